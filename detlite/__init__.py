@@ -1,0 +1,1 @@
+"""detlite: modular object detection."""

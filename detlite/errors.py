@@ -1,0 +1,27 @@
+"""Errors that tell a user what to mend; the command-line tools print them without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message says what is wrong, the value, and what to do."""
+
+
+class ConfigError(UserError, ValueError):
+    """The config cannot be used; the message lists every mistake found."""
+
+
+class DataError(UserError, ValueError):
+    """A data set, an annotation or an image cannot be used."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint cannot be read, or does not belong to the model."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as "; did you mean 'X'?", or "" where none is near."""
+    names = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean '{names[near[0]]}'?" if near else ""

@@ -1,0 +1,153 @@
+"""Registries: components by name, and how a config block becomes one."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from .errors import ConfigError, did_you_mean
+
+REGISTRIES: dict[str, "Registry"] = {}
+
+
+class Block(dict[str, Any]):
+    """A config block, ``name`` and keyword arguments, whose keys read as attributes too."""
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(f"this block has no '{key}'; it has {', '.join(self)}") from None
+
+
+class BlockOf:
+    """Marks an annotation as a block of a registry: ``Annotated[Block, BlockOf("dataset")]``."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+class Registry:
+    """Components of one kind by name.
+
+    A component is a class or a function whose keyword arguments are the keys of its config block.
+    A class that holds components of other kinds has a class method ``from_config(block, **computed)``
+    that builds them; everything else is called with the block's keys.
+
+    Args:
+        kind: What the components are, in the words of an error message, e.g. "anchor generator".
+        interface: The class that components derive from. A constructor argument annotated with it
+            is a nested block of this registry.
+        computed: Arguments that a config must not set, each with where its value comes from. A
+            component is given those of them that its signature names.
+        modules: Further modules whose subclasses of ``interface`` can be named as they are.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        interface: type | None = None,
+        *,
+        computed: Mapping[str, str] | None = None,
+        modules: tuple[ModuleType, ...] = (),
+    ) -> None:
+        self.kind = kind
+        self.interface = interface
+        self.computed = dict(computed or {})
+        self._modules = modules
+        self._components: dict[str, Callable[..., Any]] = {}
+        REGISTRIES[kind] = self
+
+    def register(self, component: Callable[..., Any] | None = None) -> Any:
+        """Add a component; works as ``@REGISTRY.register`` and as ``@REGISTRY.register()``.
+
+        Raises:
+            ValueError: Another component already has this name.
+        """
+        if component is None:
+            return self.register
+        name = component.__name__
+        known = self._components.get(name)
+        # The same file can be imported twice, once by a config and once by a test.
+        if known is not None and _source(known) != _source(component):
+            raise ValueError(
+                f"{self.kind} '{name}' is already registered, by {_source(known)}; "
+                f"choose another name in {_source(component)}"
+            )
+        self._components[name] = component
+        return component
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """Find a component.
+
+        Raises:
+            ConfigError: No component has this name; the message lists the known ones.
+        """
+        if isinstance(name, str):
+            if name in self._components:
+                return self._components[name]
+            for module in self._modules:
+                found = getattr(module, name, None)
+                if inspect.isclass(found) and issubclass(found, self.interface or object):
+                    return found
+        raise ConfigError(
+            f"no {self.kind} named '{name}'{did_you_mean(name, self._suggestions())} "
+            f"Known: {', '.join(sorted(self._components)) or 'none'}{self._further()}.\n"
+            "    A component of your own must be listed under `imports:` in the config."
+        )
+
+    def build(self, block: Mapping[str, Any], **computed: Any) -> Any:
+        """Make the component that a block describes.
+
+        Args:
+            block: ``name`` and the component's keyword arguments.
+            computed: Values that come from other components or from the data; the component is
+                given those that it names.
+        """
+        component = self.get(block["name"])
+        from_config = getattr(component, "from_config", None)
+        target = from_config or component
+        signature = inspect.signature(target)
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        given = {k: v for k, v in computed.items() if open_ended or k in signature.parameters}
+        if from_config:
+            return from_config(Block(block), **given)
+        arguments = {key: value for key, value in block.items() if key != "name"}
+        try:
+            signature.bind(**arguments, **given)
+        except TypeError as error:
+            known = [key for key in signature.parameters if key not in self.computed]
+            raise ConfigError(
+                f"{self.kind} '{block['name']}': {error}; its keys are {', '.join(known)}"
+            ) from None
+        return component(**arguments, **given)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._components
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._components))
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}: {', '.join(self)})"
+
+    def _suggestions(self) -> set[str]:
+        base = self.interface or object
+        named = (
+            name
+            for module in self._modules
+            for name, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, base)
+        )
+        return {*self._components, *named}
+
+    def _further(self) -> str:
+        modules = " and ".join(module.__name__ for module in self._modules)
+        return f", and the classes of {modules}" if modules else ""
+
+
+def _source(component: Callable[..., Any]) -> str:
+    try:
+        return inspect.getfile(component)
+    except TypeError:
+        return component.__module__
