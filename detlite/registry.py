@@ -1,7 +1,7 @@
 """Registries: components by name, and how a config block becomes one."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -31,8 +31,8 @@ class Registry:
     """Components of one kind by name.
 
     A component is a class or a function whose keyword arguments are the keys of its config block.
-    A class that holds components of other kinds has a class method ``from_config(block, **computed)``
-    that builds them; everything else is called with the block's keys.
+    A class that holds components of other kinds builds them in a class method
+    ``from_config(block, **computed)``; everything else is called with the block's keys.
 
     Args:
         kind: What the components are, in the words of an error message, e.g. "anchor generator".
@@ -40,6 +40,8 @@ class Registry:
             is a nested block of this registry.
         computed: Arguments that a config must not set, each with where its value comes from. A
             component is given those of them that its signature names.
+        shared_keys: Keys that every block of this kind may have beside its component's own, each
+            with its type and default; whoever builds the block reads them.
         modules: Further modules whose subclasses of ``interface`` can be named as they are.
     """
 
@@ -49,11 +51,13 @@ class Registry:
         interface: type | None = None,
         *,
         computed: Mapping[str, str] | None = None,
+        shared_keys: Mapping[str, tuple[Any, Any]] | None = None,
         modules: tuple[ModuleType, ...] = (),
     ) -> None:
         self.kind = kind
         self.interface = interface
         self.computed = dict(computed or {})
+        self.shared_keys = dict(shared_keys or {})
         self._modules = modules
         self._components: dict[str, Callable[..., Any]] = {}
         REGISTRIES[kind] = self
@@ -112,7 +116,7 @@ class Registry:
         given = {k: v for k, v in computed.items() if open_ended or k in signature.parameters}
         if from_config:
             return from_config(Block(block), **given)
-        arguments = {key: value for key, value in block.items() if key != "name"}
+        arguments = block_arguments(block, self.shared_keys)
         try:
             signature.bind(**arguments, **given)
         except TypeError as error:
@@ -144,6 +148,11 @@ class Registry:
     def _further(self) -> str:
         modules = " and ".join(module.__name__ for module in self._modules)
         return f", and the classes of {modules}" if modules else ""
+
+
+def block_arguments(block: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keyword arguments that a block holds: all but ``name`` and the keys in ``without``."""
+    return {key: value for key, value in block.items() if key != "name" and key not in without}
 
 
 def _source(component: Callable[..., Any]) -> str:

@@ -1,6 +1,7 @@
 """Boxes, scores and classes of one image, kept together."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,7 +38,9 @@ class Instances:
         """
         others = [field for key, field in self._fields.items() if key != name]
         if others and len(value) != len(others[0]):
-            raise ValueError(f"field '{name}' has {len(value)} entries, the others have {len(self)}")
+            raise ValueError(
+                f"field '{name}' has {len(value)} entries, the others have {len(self)}"
+            )
         self._fields[name] = value
 
     def has(self, name: str) -> bool:
@@ -72,7 +75,8 @@ class Instances:
         joined: dict[str, Any] = {}
         for name, value in first._fields.items():
             values = [part._fields[name] for part in parts]
-            joined[name] = torch.cat(values) if isinstance(value, Tensor) else sum(values, [])
+            is_tensor = isinstance(value, Tensor)
+            joined[name] = torch.cat(values) if is_tensor else list(chain.from_iterable(values))
         return Instances(first.image_size, **joined)
 
     def __setattr__(self, name: str, value: Any) -> None:

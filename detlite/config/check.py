@@ -1,0 +1,166 @@
+"""Check a config against the signatures of what it names, and fill in the defaults."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigError, did_you_mean
+from ..registry import Block, Registry
+from .signature import (
+    REQUIRED,
+    Key,
+    describe,
+    item_annotation,
+    nested_registry,
+    plain_annotation,
+    signature_of,
+    without_none,
+)
+from .tree import KeyPath, Tree, dotted
+
+
+class Checker:
+    """Walks a tree beside the schema, collects every mistake, and returns completed values."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.problems: list[str] = []
+
+    def section(self, schema: type, values: Any, path: KeyPath) -> Any:
+        """Check a section's mapping and make the section of it; None if it has a mistake."""
+        title = f"section '{dotted(path)}'" if path else "the config"
+        if not isinstance(values, dict):
+            self._report(path, f"{title} must be a mapping `key: value`, got {values!r:.60}")
+            return None
+        signature = signature_of(schema)
+        checked = self._keys(values, signature.keys, title, path)
+        before = len(self.problems)
+        for name in sorted(set(values) - set(signature.keys)):
+            self._unknown(name, signature.keys, title, (*path, name))
+        complete = all(name in checked for name, key in signature.keys.items())
+        return schema(**checked) if complete and before == len(self.problems) else None
+
+    def block(self, registry: Registry, values: Any, path: KeyPath, wanted: Any = None) -> Any:
+        """Check a component's block and complete it; None if it has a mistake."""
+        kind, place = registry.kind, dotted(path)
+        if not isinstance(values, dict) or "name" not in values:
+            got = ", ".join(values) if isinstance(values, dict) else repr(values)
+            self._report(
+                path,
+                f"{place} must be a block with the `name` of a {kind}, e.g. "
+                f"{{name: {next(iter(registry), 'X')}}}; got {got or 'an empty block'}",
+            )
+            return None
+        try:
+            component = registry.get(values["name"])
+        except ConfigError as error:
+            self._report((*path, "name"), str(error))
+            return None
+        title = f"{kind} '{values['name']}'"
+        if inspect.isclass(wanted) and inspect.isclass(component):
+            if not issubclass(component, wanted):
+                self._report((*path, "name"), f"{title} is no {wanted.__name__}, as {place} needs")
+                return None
+        keys, open_ended = _block_keys(component, registry)
+        given = {key: value for key, value in values.items() if key != "name"}
+        for key in [key for key in given if key in registry.computed]:
+            self._report(
+                (*path, key),
+                f"{title} gets '{key}' computed, from {registry.computed[key]}; "
+                f"remove it (value: {given.pop(key)!r})",
+            )
+        checked = self._keys(given, keys, title, path)
+        for key in [key for key in given if key not in keys]:
+            if open_ended:
+                checked[key] = given[key]
+            else:
+                self._unknown(key, keys, title, (*path, key))
+        return Block(name=values["name"], **checked)
+
+    def value(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:
+        """Check one value, which may be a section, a block, or a list of blocks."""
+        inner, optional = without_none(annotation)
+        if value is None and optional:
+            return None
+        registry = nested_registry(inner)
+        if registry is not None:
+            return self.block(registry, value, path, inner)
+        if inspect.isclass(inner) and is_dataclass(inner):
+            return self.section(inner, value, path)
+        item = item_annotation(inner)
+        item_registry = nested_registry(item)
+        if item_registry is not None:
+            if not isinstance(value, list):
+                self._report(
+                    path, f"{title} key '{path[-1]}' must be a list of blocks, got {value!r:.60}"
+                )
+                return None
+            return [
+                self.block(item_registry, entry, (*path, str(i)), item)
+                for i, entry in enumerate(value)
+            ]
+        return self._plain(annotation, value, title, path)
+
+    def _plain(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:
+        try:
+            return msgspec.convert(value, plain_annotation(annotation))
+        except msgspec.ValidationError as error:
+            # msgspec names the entry of a list or mapping at which it stopped: "... - at `$[1]`".
+            entry = str(error).partition(" - at `$")[2].rstrip("`")
+            self._report(
+                path,
+                f"{title} key '{path[-1]}'{' entry ' + entry if entry else ''} must be "
+                f"{describe(annotation)}, got {value!r:.60} ({type(value).__name__})",
+            )
+            return None
+        except TypeError:
+            # An annotation of a foreign class that msgspec cannot express: its own checks decide.
+            return value
+
+    def _keys(
+        self, values: Mapping[str, Any], keys: Mapping[str, Key], title: str, path: KeyPath
+    ) -> dict[str, Any]:
+        checked = {}
+        for name, key in keys.items():
+            inner = without_none(key.annotation)[0]
+            if name in values:
+                checked[name] = self.value(key.annotation, values[name], title, (*path, name))
+            elif inspect.isclass(inner) and is_dataclass(inner) and key.default is REQUIRED:
+                checked[name] = self.section(inner, {}, (*path, name))
+            elif key.default is REQUIRED:
+                self._report(path, f"{title} needs '{name}': {describe(key.annotation)}")
+            elif _has_blocks(key.default):
+                checked[name] = self.value(key.annotation, key.default, title, (*path, name))
+            elif _is_plain(key.default):
+                checked[name] = key.default
+        return checked
+
+    def _unknown(self, name: str, keys: Mapping[str, Key], title: str, path: KeyPath) -> None:
+        known = ", ".join(sorted(keys)) or "no keys"
+        self._report(path, f"{title} has no '{name}'{did_you_mean(name, keys)}; it has {known}")
+
+    def _report(self, path: KeyPath, problem: str) -> None:
+        origin = self.tree.origin(path)
+        self.problems.append(f"{origin}: {problem}" if origin else problem)
+
+
+def _block_keys(component: Callable[..., Any], registry: Registry) -> tuple[dict[str, Key], bool]:
+    signature = signature_of(component)
+    keys = {name: Key(*shared) for name, shared in registry.shared_keys.items()}
+    keys.update({k: v for k, v in signature.keys.items() if k not in registry.computed})
+    return keys, signature.open_ended
+
+
+def _has_blocks(default: Any) -> bool:
+    entries = default if isinstance(default, list) else [default]
+    return any(isinstance(entry, Block) for entry in entries)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether YAML can hold a default; those of foreign classes may be functions or enums."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    return value is None or type(value) in (bool, int, float, str)

@@ -1,0 +1,200 @@
+"""The sections of a config; a component's own keys stand in its constructor instead."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from ..ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from ..registry import Block, BlockOf
+from .dump import dump_yaml
+from .tree import Origin, Tree
+
+ModelBlock = Annotated[Block, BlockOf("meta-arch")]
+DatasetBlock = Annotated[Block, BlockOf("dataset")]
+TransformBlock = Annotated[Block, BlockOf("transform")]
+SamplerBlock = Annotated[Block, BlockOf("sampler")]
+OptimizerBlock = Annotated[Block, BlockOf("optimizer")]
+ScheduleBlock = Annotated[Block, BlockOf("schedule")]
+HookBlock = Annotated[Block, BlockOf("hook")]
+EvaluatorBlock = Annotated[Block, BlockOf("evaluator")]
+
+
+@dataclass(kw_only=True)
+class DataSection:
+    """What is trained and tested on.
+
+    Attributes:
+        train: Data sets, joined.
+        test: Data sets, each evaluated by itself.
+        train_transforms: Applied to training samples in order; boxes follow.
+        test_transforms: Applied to test images; detections are scaled back.
+        batch_size: Images in a step, over all processes together.
+        num_workers: Processes that load data beside each training process; 0 loads within it.
+        sampler: Order of the training samples.
+        aspect_ratio_grouping: Batches of only landscape or only portrait images pad less.
+        keep_empty_images: Train on images without a box too.
+        num_classes: If given, another number of classes in the data is an error.
+        broken_image: What an unreadable training image does: "stop" the run, or "skip" to another
+            image with a warning.
+    """
+
+    train: list[DatasetBlock] = field(default_factory=list)
+    test: list[DatasetBlock] = field(default_factory=list)
+    train_transforms: list[TransformBlock] = field(default_factory=list)
+    test_transforms: list[TransformBlock] = field(default_factory=list)
+    batch_size: PositiveInt = 16
+    num_workers: NonNegativeInt = 2
+    sampler: SamplerBlock = field(default_factory=lambda: Block(name="ShuffleSampler"))
+    aspect_ratio_grouping: bool = True
+    keep_empty_images: bool = True
+    num_classes: PositiveInt | None = None
+    broken_image: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(kw_only=True)
+class ClipGradients:
+    """Limits of the gradient; both at once are allowed.
+
+    Attributes:
+        norm: Greatest L2 norm of all gradients together.
+        value: Greatest absolute value of each.
+    """
+
+    norm: PositiveFloat | None = None
+    value: PositiveFloat | None = None
+
+
+@dataclass(kw_only=True)
+class SolverSection:
+    """How the weights move.
+
+    Attributes:
+        optimizer: A class of torch.optim, or a registered one.
+        schedule: The learning rate over the iterations.
+        max_iter: Iterations of the run.
+        clip_gradients: Limits of the gradient.
+        weight_decay_norm: Weight decay of normalization layers; null: as everything else.
+        weight_decay_bias: Weight decay of biases; null: as everything else.
+    """
+
+    optimizer: OptimizerBlock = field(
+        default_factory=lambda: Block(name="SGD", lr=0.01, momentum=0.9, weight_decay=0.0001)
+    )
+    schedule: ScheduleBlock = field(default_factory=lambda: Block(name="WarmupCosineLR"))
+    max_iter: PositiveInt = 90000
+    clip_gradients: ClipGradients
+    weight_decay_norm: NonNegativeFloat | None = None
+    weight_decay_bias: NonNegativeFloat | None = None
+
+
+@dataclass(kw_only=True)
+class EMASection:
+    """A moving average of the weights, which is what is evaluated and saved for inference.
+
+    Attributes:
+        decay: Share of the old average that a step keeps; 0 for no average.
+        warmup: The decay rises to its value over about this many iterations.
+    """
+
+    decay: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    warmup: NonNegativeInt = 0
+
+
+@dataclass(kw_only=True)
+class TrainSection:
+    """How a run goes.
+
+    Attributes:
+        precision: Of the forward pass; bf16 and fp16 by autocast, fp16 with a gradient scaler.
+        channels_last: Keep feature maps in NHWC memory, which is faster for convolutions.
+        ema: A moving average of the weights.
+        checkpoint_period: Iterations between checkpoints.
+        checkpoint_keep: How many of them are kept; the last and the best one always are.
+        log_period: Iterations between lines of the log.
+        hooks: Further hooks; the block of a default hook changes its values, and
+            ``enabled: false`` switches it off.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    ema: EMASection
+    checkpoint_period: PositiveInt = 5000
+    checkpoint_keep: PositiveInt = 2
+    log_period: PositiveInt = 20
+    hooks: list[HookBlock] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class TestSection:
+    """How a model is tested.
+
+    Attributes:
+        eval_period: Iterations between evaluations; 0 evaluates at the end only.
+        evaluators: What is computed on each test data set.
+        precision: Of the forward pass.
+        batch_size: Images at a time.
+    """
+
+    __test__ = False  # not a test, for pytest
+
+    eval_period: NonNegativeInt = 0
+    evaluators: list[EvaluatorBlock] = field(default_factory=lambda: [Block(name="COCOEvaluator")])
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: PositiveInt = 1
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A complete, checked config; made by ``load_config``.
+
+    Attributes:
+        output_dir: Where a run writes its files.
+        seed: Of every random choice.
+        device: "auto" takes a GPU if there is one.
+        imports: Modules, or files, that register components of the user.
+        model: The meta-arch's block.
+        data: What is trained and tested on.
+        solver: How the weights move.
+        train: How a run goes.
+        test: How a model is tested.
+    """
+
+    output_dir: str = "output"
+    seed: NonNegativeInt = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    imports: list[str] = field(default_factory=list)
+    model: ModelBlock
+    data: DataSection
+    solver: SolverSection
+    train: TrainSection
+    test: TestSection
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain mappings, lists and scalars."""
+        values = _plain(self)
+        assert isinstance(values, dict)
+        return values
+
+    def to_yaml(self, tree: Tree | None = None) -> str:
+        """All values as YAML.
+
+        Args:
+            tree: If given, each line says in a comment where its value was written.
+        """
+
+        def origin(path: tuple[str, ...]) -> str:
+            assert tree is not None
+            return str(tree.origins.get(path) or Origin("default"))
+
+        return dump_yaml(self.to_dict(), origin if tree is not None else None)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

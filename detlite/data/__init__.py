@@ -1,0 +1,39 @@
+"""Data sets, transforms, the order of samples, and loaders."""
+
+from . import datasets
+from .build import (
+    Loader,
+    build_datasets,
+    build_test_loader,
+    build_train_loader,
+    check_class_count,
+    check_test_classes,
+)
+from .detection_dataset import DetectionDataset
+from .image_io import read_image
+from .mapper import TestData, TrainingData, transform_sample
+from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY, TRANSFORM_REGISTRY
+from .samplers import TrainingSampler
+from .transforms import RandomRotate90, ResizeShortestEdge, build_transforms
+
+__all__ = [
+    "DATASET_REGISTRY",
+    "SAMPLER_REGISTRY",
+    "TRANSFORM_REGISTRY",
+    "DetectionDataset",
+    "Loader",
+    "RandomRotate90",
+    "ResizeShortestEdge",
+    "TestData",
+    "TrainingData",
+    "TrainingSampler",
+    "build_datasets",
+    "build_test_loader",
+    "build_train_loader",
+    "build_transforms",
+    "check_class_count",
+    "check_test_classes",
+    "datasets",
+    "read_image",
+    "transform_sample",
+]

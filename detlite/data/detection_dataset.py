@@ -1,0 +1,108 @@
+"""The contract of a data set: the page that the author of a new one reads."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import DataError
+from .image_io import read_image
+from .index import DetectionIndex
+
+_MAX_TOLD = 20
+
+logger = logging.getLogger(__name__)
+
+
+class DetectionDataset(DetectionIndex, Dataset[dict[str, Any]]):
+    """Images with boxes: the index of both, which evaluators read, and the view for training.
+
+    A subclass reads its annotations, then calls this constructor with the folder of the images and
+    the arguments of ``DetectionIndex``. One that has no image files overrides ``read_image``.
+
+    Args:
+        folder: Where the images are; ``file_names`` are relative to it.
+        index: The arguments of ``DetectionIndex``.
+    """
+
+    def __init__(self, *, folder: str | Path, **index: Any) -> None:
+        super().__init__(**index)
+        self.folder = Path(folder)
+        self._tell_degenerate()
+
+    def file_name(self, i: int) -> str:
+        """The full path of image i."""
+        return str(self.folder / self.file_names[i])
+
+    def read_image(self, i: int) -> Tensor:
+        """Read image i, turned upright by its EXIF orientation.
+
+        Returns:
+            (3, H, W) uint8 RGB.
+
+        Raises:
+            DataError: The file cannot be read, or has another size than the annotations say.
+        """
+        image = read_image(self.file_name(i))
+        height, width = int(self.heights[i]), int(self.widths[i])
+        if image.shape[1:] == (height, width):
+            return image
+        turned = image.shape[1:] == (width, height)
+        raise DataError(
+            f"image file '{self.file_name(i)}' has height {image.shape[1]} and width "
+            f"{image.shape[2]}, but the annotations of {self.name} say height {height} and width "
+            f"{width}"
+            + ("; its EXIF orientation, by which it was turned, may be the cause" if turned else "")
+            + ". Boxes would not fit; mend the annotations or the image"
+        )
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Image i with the boxes to train on: no crowds, nothing degenerate, clipped to the image.
+
+        Returns:
+            ``image`` (3, H, W) uint8 RGB; ``boxes`` (g, 4) float32 XYXY in pixels; ``classes`` (g,)
+            int64; ``difficult`` (g,) bool; ``file_name``, ``image_id``, ``height``, ``width``.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(f"index {i} is out of range for the {len(self)} images of {self.name}")
+        here = self.boxes_of(i)
+        kept = ~(self.crowd[here] | self.degenerate[here])
+        return {
+            "image": self.read_image(i),
+            "file_name": self.file_name(i),
+            "image_id": self.image_ids[i],
+            "height": int(self.heights[i]),
+            "width": int(self.widths[i]),
+            "boxes": torch.from_numpy(self.clipped_boxes(i)[kept]),
+            "classes": torch.from_numpy(self.classes[here][kept]),
+            "difficult": torch.from_numpy(self.difficult[here][kept]),
+        }
+
+    def describe_box(self, i: int, box: int) -> str:
+        """Where the annotation file holds a box of image i; ``box`` counts over all images."""
+        return f"{self.file_names[i]}: annotation {self.annotation_ids[box]}"
+
+    def _tell_degenerate(self) -> None:
+        boxes = np.flatnonzero(self.degenerate)
+        if len(boxes) == 0:
+            return
+        images = np.searchsorted(self.offsets, boxes, side="right") - 1
+        lines = [
+            f"    {self.describe_box(i, b)}, class '{self.class_names[self.classes[b]]}', "
+            f"x, y, w, h = {', '.join(f'{value:g}' for value in self.boxes_xywh[b])} "
+            f"in {self.widths[i]} x {self.heights[i]} pixels"
+            for i, b in zip(images.tolist(), boxes[:_MAX_TOLD].tolist(), strict=False)
+        ]
+        if len(boxes) > _MAX_TOLD:
+            lines.append(f"    and {len(boxes) - _MAX_TOLD} more")
+        logger.warning(
+            "%s: boxes left out of training because they are empty, inverted, not finite or wholly "
+            "outside their image (%d):\n%s",
+            self.name,
+            len(boxes),
+            "\n".join(lines),
+        )

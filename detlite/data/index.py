@@ -1,0 +1,155 @@
+"""The compact record store: all images and boxes of a data set in a few flat arrays.
+
+A Python object per box would be copied into every worker of a loader, because touching an object
+writes its reference count; flat arrays stay shared.
+"""
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+
+class PackedStrings(Sequence[str]):
+    """Strings in one buffer of bytes."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [string.encode() for string in strings]
+        self._buffer = b"".join(encoded)
+        self._offsets = _offsets_from_counts([len(part) for part in encoded])
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, item: int) -> str: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[str]: ...
+    def __getitem__(self, item: int | slice) -> str | list[str]:
+        if isinstance(item, slice):
+            return [self[i] for i in range(len(self))[item]]
+        i = range(len(self))[item]
+        return self._buffer[self._offsets[i] : self._offsets[i + 1]].decode()
+
+
+class DetectionIndex:
+    """Images, boxes and classes of a data set; B boxes of N images, in the order of the images.
+
+    Args:
+        name: The data set's name, for log lines and folders of results.
+        categories: Class names, each with its id in the annotation file, in the order of classes.
+        image_ids: N ids, all ints or all strings.
+        file_names: N file names.
+        sizes: (N, 2) height and width in pixels.
+        box_images: (B,) the image of each box, as an index from 0; in any order.
+        boxes_xywh: (B, 4) in pixels, exactly as in the file.
+        classes: (B,) classes, from 0.
+        areas: (B,) in square pixels; the boxes' own areas if not given.
+        crowd: (B,) whether the box holds a crowd.
+        difficult: (B,) whether the object is marked as difficult.
+        annotation_ids: (B,) ids in the annotation file; 1..B if not given.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: np.ndarray
+    """(K,) int64, the id of each class in the annotation file."""
+    image_ids: Sequence[int] | Sequence[str]
+    file_names: PackedStrings
+    heights: np.ndarray
+    widths: np.ndarray
+    offsets: np.ndarray
+    """(N + 1,) int64; the boxes of image i are ``offsets[i]:offsets[i + 1]``."""
+    boxes_xywh: np.ndarray
+    classes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    difficult: np.ndarray
+    annotation_ids: np.ndarray
+    degenerate: np.ndarray
+    """(B,) bool; boxes that are empty, inverted, not finite or wholly outside their image."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        categories: Mapping[str, int],
+        image_ids: Sequence[int] | Sequence[str],
+        file_names: Sequence[str],
+        sizes: Any,
+        box_images: Any,
+        boxes_xywh: Any,
+        classes: Any,
+        areas: Any = None,
+        crowd: Any = None,
+        difficult: Any = None,
+        annotation_ids: Any = None,
+    ) -> None:
+        self.name = name
+        self.class_names = tuple(categories)
+        self.category_ids = np.asarray(list(categories.values()), np.int64)
+        self.image_ids = _pack_ids(image_ids)
+        self.file_names = PackedStrings(file_names)
+        self.heights, self.widths = np.asarray(sizes, np.int32).reshape(-1, 2).T.copy()
+
+        images = np.asarray(box_images, np.int64)
+        order = np.argsort(images, kind="stable")
+        self.offsets = _offsets_from_counts(np.bincount(images, minlength=len(image_ids)))
+        boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)
+        self.boxes_xywh = boxes[order]
+        self.classes = np.asarray(classes, np.int64)[order]
+        with np.errstate(invalid="ignore", over="ignore"):
+            own_areas = boxes[:, 2] * boxes[:, 3]
+        self.areas = _column(areas, order, own_areas, np.float64)
+        self.crowd = _column(crowd, order, np.zeros(len(order)), bool)
+        self.difficult = _column(difficult, order, np.zeros(len(order)), bool)
+        self.annotation_ids = _column(annotation_ids, order, 1 + np.arange(len(order)), np.int64)
+        self.degenerate = self._find_degenerate()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def boxes_of(self, i: int) -> slice:
+        """Where the boxes of image i are in the arrays of boxes."""
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def clipped_boxes(self, i: int) -> np.ndarray:
+        """All boxes (b, 4) of image i, XYXY in pixels, clipped to the image, float32."""
+        return _clip(self.boxes_xywh[self.boxes_of(i)], self.heights[i], self.widths[i])
+
+    def num_training_boxes(self) -> np.ndarray:
+        """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
+        kept = np.concatenate([[0], np.cumsum(~(self.degenerate | self.crowd))])
+        return kept[self.offsets[1:]] - kept[self.offsets[:-1]]
+
+    def _find_degenerate(self) -> np.ndarray:
+        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        xyxy = _clip(self.boxes_xywh, self.heights[images], self.widths[images])
+        filled = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        return ~(filled & np.isfinite(self.boxes_xywh).all(axis=1))
+
+
+def _clip(boxes_xywh: np.ndarray, heights: Any, widths: Any) -> np.ndarray:
+    x, y, w, h = boxes_xywh.T
+    with np.errstate(invalid="ignore", over="ignore"):
+        right, bottom = x + w, y + h
+    sides = x.clip(0, widths), y.clip(0, heights), right.clip(0, widths), bottom.clip(0, heights)
+    return np.stack(sides, axis=1).astype(np.float32)
+
+
+def _column(values: Any, order: np.ndarray, default: np.ndarray, dtype: type) -> np.ndarray:
+    return np.asarray(default if values is None else values, dtype)[order]
+
+
+def _offsets_from_counts(counts: Any) -> np.ndarray:
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[str]:
+    # An array of the standard library gives Python ints, which json can write; numpy's does not.
+    if all(isinstance(value, int) for value in ids):
+        return array("q", ids)  # type: ignore[arg-type]
+    return PackedStrings(str(value) for value in ids)

@@ -1,0 +1,196 @@
+"""In which order samples come: a function of (seed, epoch) and never of what came before.
+
+The stream of training samples is the epochs one after the other. A sample's place in the stream is
+its position; augmentation is drawn from it, so neither workers nor restarts change a run.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ..ranges import Fraction
+
+
+class SamplePosition(NamedTuple):
+    """A sample's place in the stream, and the image that stands there."""
+
+    position: int
+    index: int
+
+
+class TrainingSampler(ABC):
+    """The order of the training images.
+
+    Args:
+        images: (M,) indices of the images to train on.
+        image_classes: For each of them the classes that occur on it.
+        seed: Of the order.
+    """
+
+    def __init__(self, *, images: np.ndarray, image_classes: list[np.ndarray], seed: int) -> None:
+        self.images = images
+        self.image_classes = image_classes
+        self.seed = seed
+
+    @abstractmethod
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The images of an epoch in order, as indices; a function of the seed and the epoch."""
+
+    def generator(self, epoch: int) -> np.random.Generator:
+        """Random numbers of an epoch."""
+        return np.random.default_rng([self.seed, epoch])
+
+
+class ShuffleSampler(TrainingSampler):
+    """Each image once an epoch, in an order of its own."""
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """A permutation of the images."""
+        return self.generator(epoch).permutation(self.images)
+
+
+class SequentialSampler(TrainingSampler):
+    """Each image once an epoch, in the data set's order."""
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The images as they are."""
+        return self.images
+
+
+class RepeatFactorSampler(TrainingSampler):
+    """Images of rare classes more often (Gupta et al. 2019, LVIS, section B.2).
+
+    An image comes ``max(1, sqrt(threshold / f))`` times an epoch, f being the share of images that
+    show its rarest class; fractions are drawn anew each epoch.
+
+    Args:
+        images: (M,) indices of the images to train on.
+        image_classes: For each of them the classes that occur on it.
+        seed: Of the order.
+        threshold: Classes on a smaller share of images are repeated.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: np.ndarray,
+        image_classes: list[np.ndarray],
+        seed: int,
+        threshold: Fraction = 0.001,
+    ) -> None:
+        super().__init__(images=images, image_classes=image_classes, seed=seed)
+        present = np.concatenate([np.unique(classes) for classes in image_classes] or [[]])
+        counts = np.bincount(present.astype(np.int64))
+        with np.errstate(divide="ignore"):
+            by_class = np.maximum(1, np.sqrt(threshold * len(images) / counts))
+        self.factors = np.array([by_class[c].max() if len(c) else 1.0 for c in image_classes])
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The images, each as often as its factor says, in random order."""
+        generator = self.generator(epoch)
+        whole = np.floor(self.factors)
+        extra = generator.random(len(self.factors)) < self.factors - whole
+        return generator.permutation(np.repeat(self.images, (whole + extra).astype(np.int64)))
+
+
+class TrainingBatchSampler(Sampler[list[SamplePosition]]):
+    """Endless batches of the stream, those of this rank.
+
+    With groups, batches are formed within windows of the stream: a window's images are sorted into
+    their groups, cut into batches, and the batches shuffled. Only what is left of the groups at the
+    end of a window shares a batch, so every image comes as often as in the stream.
+
+    Args:
+        sampler: The order of the images.
+        batch_size: Of all ranks together.
+        groups: The group of each image, by index; None for no grouping.
+        start: Batches to pass over, the iteration at which a run goes on.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    WINDOW = 64
+    """Batches in a window."""
+
+    def __init__(
+        self,
+        sampler: TrainingSampler,
+        *,
+        batch_size: int,
+        groups: np.ndarray | None = None,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(
+                f"data.batch_size must be a multiple of the {world_size} processes, got {batch_size}"
+            )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.groups = groups
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[SamplePosition]]:
+        for batch in self._batches():
+            yield batch[self.rank :: self.world_size]
+
+    def _batches(self) -> Iterator[list[SamplePosition]]:
+        per_window = 1 if self.groups is None else self.WINDOW
+        window, skip = divmod(self.start, per_window)
+        stream = self._stream(window * per_window * self.batch_size)
+        while True:
+            samples = [next(stream) for _ in range(per_window * self.batch_size)]
+            yield from self._window(samples, window)[skip:]
+            window, skip = window + 1, 0
+
+    def _window(self, samples: list[SamplePosition], window: int) -> list[list[SamplePosition]]:
+        if self.groups is None:
+            return [samples]
+        by_group: dict[int, list[SamplePosition]] = {}
+        for sample in samples:
+            by_group.setdefault(int(self.groups[sample.index]), []).append(sample)
+        size = self.batch_size
+        whole = [g[i : i + size] for g in by_group.values() for i in range(0, len(g), size)]
+        batches = [batch for batch in whole if len(batch) == size]
+        rest = [sample for batch in whole if len(batch) < size for sample in batch]
+        batches += [rest[i : i + size] for i in range(0, len(rest), size)]
+        order = np.random.default_rng([self.sampler.seed, window, 1]).permutation(len(batches))
+        return [batches[i] for i in order]
+
+    def _stream(self, start: int) -> Iterator[SamplePosition]:
+        position = epoch = 0
+        while True:
+            images = self.sampler.epoch(epoch)
+            if position + len(images) > start:
+                for i in range(max(start - position, 0), len(images)):
+                    yield SamplePosition(position + i, int(images[i]))
+            position += len(images)
+            epoch += 1
+
+
+class TestSampler(Sampler[int]):
+    """Each image once; the ranks' shares are consecutive and differ by one image at most.
+
+    Args:
+        num_images: Images of the data set.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    __test__ = False  # not a test, for pytest
+
+    def __init__(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
+        begin, end = (num_images * r // world_size for r in (rank, rank + 1))
+        self.indices = range(begin, end)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -1,0 +1,62 @@
+"""A moving average of the weights (Polyak and Juditsky 1992; as used by Tarvainen and Valpola 2017)."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelEMA:
+    """The moving average of a model's parameters and buffers.
+
+    Args:
+        model: Its weights are where the average begins.
+        decay: Share of the old average that a step keeps.
+        warmup: The share in step t is ``min(decay, (1 + t) / (warmup + t))``, so that the random
+            first weights fade quickly; 0 for none.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float, warmup: int = 0) -> None:
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's weights after a step."""
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (self.warmup + self.updates))
+        self.updates += 1
+        current = model.state_dict()
+        moving = [name for name, value in self.weights.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.weights[name] for name in moving], [current[name] for name in moving], 1 - decay
+        )
+        for name in self.weights.keys() - set(moving):
+            self.weights[name].copy_(current[name])
+
+    @contextlib.contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the model has the average's weights."""
+        trained = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            model.load_state_dict(trained)
+
+    def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
+        """The average and the number of updates."""
+        return {"weights": self.weights, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, int | dict[str, Tensor]]) -> None:
+        """Take back what ``state_dict`` gave."""
+        weights, updates = state["weights"], state["updates"]
+        assert isinstance(weights, dict)
+        assert isinstance(updates, int)
+        for name, value in self.weights.items():
+            value.copy_(weights[name])
+        self.updates = updates

@@ -1,0 +1,17 @@
+"""The registry of hooks."""
+
+from ..registry import Registry
+from .hook_base import HookBase
+
+HOOK_REGISTRY = Registry(
+    "hook",
+    HookBase,
+    computed={
+        "schedule": "`solver.schedule`",
+        "checkpointer": "`output_dir`",
+        "output_dir": "`output_dir`",
+        "test_loaders": "`data.test`",
+        "evaluate": "`test`",
+    },
+    shared_keys={"enabled": (bool, True)},
+)

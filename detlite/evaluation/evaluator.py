@@ -1,0 +1,152 @@
+"""The contract of an evaluator, and the loop that feeds it."""
+
+import logging
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..utils.distributed import is_main_process
+
+logger = logging.getLogger(__name__)
+
+Batch: TypeAlias = list[dict[str, Any]]
+Results: TypeAlias = dict[str, dict[str, float]]
+
+
+class DatasetEvaluator(ABC):
+    """Collects what a model says of a data set, batch by batch, and turns it into numbers.
+
+    In a distributed run every process feeds an evaluator of its own, and ``evaluate`` is called
+    in all of them: it gathers what the others have (``utils.distributed.gather_objects``).
+    """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget everything; called before the first batch."""
+
+    @abstractmethod
+    def process(self, inputs: Batch, outputs: Batch) -> None:
+        """Take in one batch.
+
+        Args:
+            inputs: What the model was given: dicts with ``image_id``, ``file_name``, and the
+                ``height`` and ``width`` of the original image.
+            outputs: What it returned, in the same order: ``{"instances": Instances}`` with
+                ``pred_boxes`` (D, 4) XYXY in pixels of the original image, ``scores`` (D,) and
+                ``pred_classes`` (D,).
+        """
+
+    @abstractmethod
+    def evaluate(self) -> Results:
+        """The numbers, as ``{task: {metric: value}}``, the same in every process."""
+
+
+def inference_on_dataset(
+    model: Callable[[Batch], Batch],
+    loader: Iterable[Batch],
+    evaluators: DatasetEvaluator | Sequence[DatasetEvaluator],
+    *,
+    log_period: float = 10.0,
+) -> Results:
+    """Run a model over a data set and evaluate what it finds.
+
+    The model runs in eval mode and without autograd; afterwards, also after an error, every module
+    has the training mode that it had. Where stderr is a terminal a progress bar shows, elsewhere a
+    log line comes now and then.
+
+    In a distributed run each process passes a loader of its own share, and all of them must call
+    this function. An image that several processes, or one process twice, have seen counts once.
+
+    Args:
+        model: Batches of dicts to a list of dicts, an ``nn.Module`` or a plain function.
+        loader: The batches of this process.
+        evaluators: One or several, each fed with every batch.
+        log_period: Seconds between two log lines.
+
+    Returns:
+        ``{task: {metric: value}}`` of all evaluators together, the same in every process.
+
+    Raises:
+        DataError: An image is not in the data set that an evaluator was given.
+        ValueError: The model does not return one output an image, or two evaluators return the
+            same task.
+    """
+    if isinstance(evaluators, DatasetEvaluator):
+        evaluators = [evaluators]
+    for evaluator in evaluators:
+        evaluator.reset()
+    with _evaluation_mode(model), torch.inference_mode():
+        for inputs in _with_progress(loader, log_period):
+            outputs = model(inputs)
+            if len(outputs) != len(inputs):
+                raise ValueError(f"{len(inputs)} images went in, {len(outputs)} outputs came out")
+            for evaluator in evaluators:
+                evaluator.process(inputs, outputs)
+    return _merge([evaluator.evaluate() for evaluator in evaluators])
+
+
+def _merge(parts: Iterable[Results]) -> Results:
+    merged: Results = {}
+    for part in parts:
+        for task, metrics in part.items():
+            if task in merged:
+                raise ValueError(f"two evaluators return '{task}'; evaluate them one by one")
+            merged[task] = metrics
+    return merged
+
+
+@contextmanager
+def _evaluation_mode(model: Callable[[Batch], Batch]) -> Iterator[None]:
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        yield
+    finally:
+        # The attribute itself: train() would also set children, and frozen layers override it.
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def _with_progress(loader: Iterable[Batch], log_period: float) -> Iterator[Batch]:
+    if not is_main_process():
+        yield from loader
+    elif sys.stderr.isatty():
+        yield from tqdm(loader, desc="inference", unit="batch")
+    else:
+        yield from _with_log_lines(loader, log_period)
+
+
+def _with_log_lines(loader: Iterable[Batch], log_period: float) -> Iterator[Batch]:
+    total = len(loader) if isinstance(loader, Sized) else None
+    num_images = 0
+    start = last = time.perf_counter()
+    for num_batches, batch in enumerate(loader, start=1):
+        yield batch
+        num_images += len(batch)
+        now = time.perf_counter()
+        if now - last < log_period:
+            continue
+        last, elapsed = now, now - start
+        speed = f"{num_images / elapsed:.2f} images/s"
+        if total is None:
+            logger.info("inference: %d batches, %s", num_batches, speed)
+        else:
+            left = timedelta(seconds=round((total - num_batches) * elapsed / num_batches))
+            logger.info("inference: %d/%d batches, %s, ETA %s", num_batches, total, speed, left)
+    elapsed = max(time.perf_counter() - start, 1e-9)
+    logger.info(
+        "inference done: %d images in %.1f s, %.2f images/s",
+        num_images,
+        elapsed,
+        num_images / elapsed,
+    )

@@ -1,0 +1,84 @@
+"""The model: its parts, their contracts and their assembly."""
+
+from . import anchor_generators, backbones, heads, losses, meta_arch, necks
+from .box_coder import DeltaBoxCoder
+from .build import build_meta_arch
+from .interfaces import (
+    AnchorGenerator,
+    Backbone,
+    BoxCoder,
+    BoxLoss,
+    ClassificationLoss,
+    ExtraLevels,
+    Head,
+    LossNormalizer,
+    Matcher,
+    MetaArch,
+    Neck,
+    Postprocessor,
+    Preprocessor,
+)
+from .loss_normalizer import BatchNormalizer, MovingAverageNormalizer, PerImageNormalizer
+from .matcher import MaxIoUMatcher
+from .meta_arch import RetinaNet
+from .meta_arch.retinanet import count_parameters
+from .postprocessing import NMSPostprocessor
+from .preprocessing import ImageNormalizer
+from .registries import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    BOX_CODER_REGISTRY,
+    EXTRA_LEVELS_REGISTRY,
+    HEAD_REGISTRY,
+    LOSS_NORMALIZER_REGISTRY,
+    LOSS_REGISTRY,
+    MATCHER_REGISTRY,
+    META_ARCH_REGISTRY,
+    NECK_REGISTRY,
+    POSTPROCESSOR_REGISTRY,
+    PREPROCESSOR_REGISTRY,
+)
+
+__all__ = [
+    "ANCHOR_GENERATOR_REGISTRY",
+    "BACKBONE_REGISTRY",
+    "BOX_CODER_REGISTRY",
+    "EXTRA_LEVELS_REGISTRY",
+    "HEAD_REGISTRY",
+    "LOSS_NORMALIZER_REGISTRY",
+    "LOSS_REGISTRY",
+    "MATCHER_REGISTRY",
+    "META_ARCH_REGISTRY",
+    "NECK_REGISTRY",
+    "POSTPROCESSOR_REGISTRY",
+    "PREPROCESSOR_REGISTRY",
+    "AnchorGenerator",
+    "Backbone",
+    "BatchNormalizer",
+    "BoxCoder",
+    "BoxLoss",
+    "ClassificationLoss",
+    "DeltaBoxCoder",
+    "ExtraLevels",
+    "Head",
+    "ImageNormalizer",
+    "LossNormalizer",
+    "Matcher",
+    "MaxIoUMatcher",
+    "MetaArch",
+    "MovingAverageNormalizer",
+    "NMSPostprocessor",
+    "Neck",
+    "PerImageNormalizer",
+    "Postprocessor",
+    "Preprocessor",
+    "RetinaNet",
+    "anchor_generators",
+    "backbones",
+    "build_meta_arch",
+    "count_parameters",
+    "heads",
+    "losses",
+    "meta_arch",
+    "necks",
+]

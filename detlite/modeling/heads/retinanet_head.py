@@ -1,0 +1,73 @@
+"""RetinaNet's head (Lin et al. 2017, section 4)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from ...ranges import NonNegativeInt
+from ...structures import ShapeSpec
+from ..interfaces import Head
+from ..layers import ConvNorm, NormName
+from ..registries import HEAD_REGISTRY
+
+
+@HEAD_REGISTRY.register
+class RetinaNetHead(Head):
+    """Two small networks, one for classes and one for boxes, shared by all levels.
+
+    Args:
+        num_convs: 3x3 convolutions in each network before its last.
+        norm: Normalization after each of them.
+        prior_prob: The score that every anchor begins with, so that the many backgrounds do not
+            drown the first steps (section 4.1).
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        num_anchors: int,
+        num_classes: int,
+        num_convs: NonNegativeInt = 4,
+        norm: NormName = "",
+        prior_prob: Annotated[float, Meta(gt=0, lt=1)] = 0.01,
+    ) -> None:
+        super().__init__()
+        channels = {spec.channels for spec in input_shape.values()}
+        if len(channels) != 1:
+            raise ValueError(f"levels must have the same number of channels, got {input_shape}")
+        width = channels.pop()
+        self.num_classes = num_classes
+        self.cls_subnet = _subnet(width, num_convs, norm)
+        self.box_subnet = _subnet(width, num_convs, norm)
+        self.cls_score = nn.Conv2d(width, num_anchors * num_classes, 3, padding=1)
+        self.box_pred = nn.Conv2d(width, num_anchors * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, 4)."""
+        logits = [
+            _by_anchor(self.cls_score(self.cls_subnet(x)), self.num_classes) for x in features
+        ]
+        deltas = [_by_anchor(self.box_pred(self.box_subnet(x)), 4) for x in features]
+        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+
+
+def _subnet(channels: int, num_convs: int, norm: NormName) -> nn.Sequential:
+    return nn.Sequential(
+        *(ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs))
+    )
+
+
+def _by_anchor(x: Tensor, values: int) -> Tensor:
+    """(N, A * values, H, W) to (N, H * W * A, values)."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)

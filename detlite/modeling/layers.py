@@ -1,0 +1,110 @@
+"""Layers that several parts use."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormName = Literal["", "BN", "FrozenBN", "SyncBN", "GN"]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalization with fixed statistics and affine parameters, all of them buffers.
+
+    Args:
+        num_features: Channels.
+        eps: Added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (N, C, H, W)."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+    @classmethod
+    def convert(cls, module: nn.Module) -> nn.Module:
+        """Replace every batch normalization within ``module`` by a frozen one of equal values."""
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = cls(module.num_features, module.eps)
+            state = module.state_dict()
+            state.pop("num_batches_tracked", None)
+            frozen.load_state_dict(state)
+            return frozen
+        for name, child in module.named_children():
+            setattr(module, name, cls.convert(child))
+        return module
+
+    def extra_repr(self) -> str:
+        """Channels and eps, for ``print(model)``."""
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module | None:
+    """The normalization layer of a name; None for "".
+
+    GN has 32 groups, or the greatest number below that divides 32 and the channels.
+    """
+    makers: dict[str, Callable[[int], nn.Module]] = {
+        "BN": nn.BatchNorm2d,
+        "FrozenBN": FrozenBatchNorm2d,
+        "SyncBN": nn.SyncBatchNorm,
+        "GN": lambda num: nn.GroupNorm(math.gcd(32, num), num),
+    }
+    if name and name not in makers:
+        raise ValueError(f"norm must be '' or one of {', '.join(makers)}, got '{name}'")
+    return makers[name](channels) if name else None
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution, then a normalization, then a ReLU, the last two where asked for.
+
+    The convolution has a bias exactly if no normalization follows. ``padding`` keeps the size at
+    stride 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        norm: NormName = "",
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=not norm,
+        )
+        self.norm = make_norm(norm, out_channels)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x, inplace=True) if self.relu else x

@@ -1,0 +1,226 @@
+"""RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...registry import Block
+from ...structures import ImageList, Instances
+from ..box_coder import DeltaBoxCoder
+from ..interfaces import (
+    AnchorGenerator,
+    Backbone,
+    BoxCoder,
+    BoxLoss,
+    ClassificationLoss,
+    Head,
+    LossNormalizer,
+    Matcher,
+    MetaArch,
+    Neck,
+    Postprocessor,
+    Preprocessor,
+)
+from ..loss_normalizer import MovingAverageNormalizer
+from ..losses import SigmoidFocalLoss, SmoothL1Loss
+from ..matcher import MaxIoUMatcher
+from ..postprocessing import NMSPostprocessor
+from ..preprocessing import ImageNormalizer
+from ..registries import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    BOX_CODER_REGISTRY,
+    HEAD_REGISTRY,
+    LOSS_NORMALIZER_REGISTRY,
+    LOSS_REGISTRY,
+    MATCHER_REGISTRY,
+    META_ARCH_REGISTRY,
+    NECK_REGISTRY,
+    POSTPROCESSOR_REGISTRY,
+    PREPROCESSOR_REGISTRY,
+)
+
+
+@META_ARCH_REGISTRY.register
+class RetinaNet(MetaArch):
+    """A dense one-stage detector.
+
+    Args:
+        backbone: Makes feature maps.
+        neck: Makes the levels of them.
+        anchor_generator: Lays anchors on the levels.
+        head: Predicts class and place for each anchor.
+        num_classes: K.
+        matcher: Decides which anchors learn which object; default as in the paper.
+        box_coder: Expresses boxes relative to anchors.
+        cls_loss: Compares logits with classes.
+        box_loss: Compares deltas or boxes.
+        loss_normalizer: What the losses are divided by; a moving average of positives by default.
+        preprocessor: Turns images into the network's input.
+        postprocessor: Turns predictions into detections.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: Neck,
+        anchor_generator: AnchorGenerator,
+        head: Head,
+        num_classes: int,
+        matcher: Matcher | None = None,
+        box_coder: BoxCoder | None = None,
+        cls_loss: ClassificationLoss | None = None,
+        box_loss: BoxLoss | None = None,
+        loss_normalizer: LossNormalizer | None = None,
+        preprocessor: Preprocessor | None = None,
+        postprocessor: Postprocessor | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.anchor_generator = anchor_generator
+        self.head = head
+        self.num_classes = num_classes
+        self.matcher = matcher or MaxIoUMatcher()
+        self.box_coder = box_coder or DeltaBoxCoder()
+        self.cls_loss = cls_loss or SigmoidFocalLoss()
+        self.box_loss = box_loss or SmoothL1Loss()
+        self.loss_normalizer = loss_normalizer or MovingAverageNormalizer()
+        self.preprocessor = preprocessor or ImageNormalizer()
+        self.postprocessor = postprocessor or NMSPostprocessor()
+
+    @classmethod
+    def from_config(cls, block: Block, num_classes: int) -> "RetinaNet":
+        """Build each part once, each from what the parts before it say."""
+        backbone = BACKBONE_REGISTRY.build(block.backbone)
+        neck = NECK_REGISTRY.build(block.neck, input_shape=backbone.output_shape())
+        levels = neck.output_shape()
+        anchor_generator = ANCHOR_GENERATOR_REGISTRY.build(
+            block.anchor_generator, strides=[spec.stride for spec in levels.values()]
+        )
+        head = HEAD_REGISTRY.build(
+            block.head,
+            input_shape=levels,
+            num_anchors=anchor_generator.num_anchors,
+            num_classes=num_classes,
+        )
+        optional = {
+            "matcher": MATCHER_REGISTRY,
+            "box_coder": BOX_CODER_REGISTRY,
+            "cls_loss": LOSS_REGISTRY,
+            "box_loss": LOSS_REGISTRY,
+            "loss_normalizer": LOSS_NORMALIZER_REGISTRY,
+            "preprocessor": PREPROCESSOR_REGISTRY,
+            "postprocessor": POSTPROCESSOR_REGISTRY,
+        }
+        parts = {
+            key: registry.build(block[key])
+            for key, registry in optional.items()
+            if block.get(key) is not None
+        }
+        return cls(
+            backbone=backbone,
+            neck=neck,
+            anchor_generator=anchor_generator,
+            head=head,
+            num_classes=num_classes,
+            **parts,
+        )
+
+    def forward(self, batch: Sequence[Mapping[str, Any]]) -> Any:
+        """Losses in training, detections in evaluation; see ``MetaArch.forward``.
+
+        Training gives ``loss_cls``, ``loss_box`` and ``num_positives``, the foreground anchors of
+        the batch. Evaluation gives each image's "instances": pred_boxes (D, 4), scores (D,) and
+        pred_classes (D,) by falling score, in pixels of the image's "height" and "width".
+        """
+        images = self.preprocessor([sample["image"] for sample in batch])
+        logits, deltas, levels = self.predict(images.tensor)
+        anchors = self.anchor_generator(levels, tuple(images.tensor.shape[-2:]))
+        if self.training:
+            instances = [sample["instances"] for sample in batch]
+            return self.losses(logits, deltas, torch.cat(anchors), instances)
+        return self._detections(logits, deltas, anchors, images, batch)
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+        """The dense part: images (N, 3, H, W) to logits (N, R, K), deltas (N, R, 4), grid sizes."""
+        features = list(self.neck(self.backbone(images)).values())
+        logits, deltas = self.head(features)
+        return logits, deltas, [tuple(level.shape[-2:]) for level in features]
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, instances: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            logits: (N, R, K).
+            deltas: (N, R, 4).
+            anchors: (R, 4).
+            instances: gt_boxes (G, 4) and gt_classes (G,) of each image.
+        """
+        cls_sums, box_sums, positives = [], [], []
+        for image_logits, image_deltas, truth in zip(logits, deltas, instances, strict=True):
+            gt_boxes = truth.gt_boxes.to(anchors)
+            matched, labels = self.matcher(gt_boxes, anchors)
+            foreground = labels == 1
+            classes = torch.full_like(matched, self.num_classes)
+            targets = anchors
+            if len(gt_boxes):
+                gt_classes = truth.gt_classes.to(anchors.device)
+                classes = torch.where(foreground, gt_classes[matched], classes)
+                # Background anchors aim at themselves, so that their loss is finite.
+                targets = torch.where(foreground[:, None], gt_boxes[matched], anchors)
+            classes = classes.masked_fill(labels == -1, -1)
+            cls_sums.append(self.cls_loss(image_logits.float(), classes))
+            box_losses = self._box_losses(image_deltas.float(), targets, anchors)
+            # A mask and no indexing: the number of positives stays on the device.
+            box_sums.append(torch.where(foreground, box_losses, 0).sum())
+            positives.append(foreground.sum())
+        num_positives = torch.stack(positives)
+        weights = self.loss_normalizer(num_positives)
+        return {
+            "loss_cls": (torch.stack(cls_sums) * weights).sum(),
+            "loss_box": (torch.stack(box_sums) * weights).sum(),
+            "num_positives": num_positives.sum(),
+        }
+
+    def _box_losses(self, deltas: Tensor, targets: Tensor, anchors: Tensor) -> Tensor:
+        if self.box_loss.compares == "boxes":
+            return self.box_loss(self.box_coder.decode(deltas, anchors), targets)
+        return self.box_loss(deltas, self.box_coder.encode(targets, anchors))
+
+    def _detections(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Sequence[Tensor],
+        images: ImageList,
+        batch: Sequence[Mapping[str, Any]],
+    ) -> list[dict[str, Instances]]:
+        sizes = torch.tensor(images.image_sizes, device=logits.device)
+        boxes, scores, classes, counts = self.postprocessor(
+            logits, deltas, anchors, sizes, self.box_coder
+        )
+        results = []
+        for i, (sample, (height, width)) in enumerate(zip(batch, images.image_sizes, strict=True)):
+            count = int(counts[i])
+            out_height, out_width = sample.get("height", height), sample.get("width", width)
+            scale = boxes.new_tensor([out_width / width, out_height / height] * 2)
+            instances = Instances(
+                (out_height, out_width),
+                pred_boxes=boxes[i, :count] * scale,
+                scores=scores[i, :count],
+                pred_classes=classes[i, :count],
+            )
+            results.append({"instances": instances})
+        return results
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All parameters of a model, and those that are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)

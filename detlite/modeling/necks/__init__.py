@@ -1,0 +1,6 @@
+"""Necks, one idea a file; importing this package registers them."""
+
+from .extra_levels import P6P7
+from .fpn import FPN
+
+__all__ = ["FPN", "P6P7"]

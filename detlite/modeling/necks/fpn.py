@@ -1,0 +1,92 @@
+"""Feature pyramid network (Lin et al. 2016, https://arxiv.org/abs/1612.03144)."""
+
+import math
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ranges import PositiveInt
+from ...registry import Block, block_arguments
+from ...structures import ShapeSpec
+from ..interfaces import ExtraLevels, Neck
+from ..layers import ConvNorm, NormName
+from ..registries import EXTRA_LEVELS_REGISTRY, NECK_REGISTRY
+
+
+@NECK_REGISTRY.register
+class FPN(Neck):
+    """A top-down path that adds coarse maps, which know what, to fine ones, which know where.
+
+    Args:
+        out_channels: Channels of every level.
+        norm: Normalization after each convolution.
+        extra_levels: What makes the levels beyond the backbone's; None for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Mapping[str, ShapeSpec],
+        out_channels: PositiveInt = 256,
+        norm: NormName = "",
+        extra_levels: ExtraLevels | None = None,
+    ) -> None:
+        super().__init__()
+        self.sources = {_level_name(spec.stride): name for name, spec in input_shape.items()}
+        self.laterals = nn.ModuleDict()
+        self.outputs = nn.ModuleDict()
+        self.extra_levels = extra_levels
+        self._shapes = {}
+        for spec in input_shape.values():
+            level = _level_name(spec.stride)
+            self.laterals[level] = ConvNorm(spec.channels, out_channels, 1, norm=norm)
+            self.outputs[level] = ConvNorm(out_channels, out_channels, 3, norm=norm)
+            self._shapes[level] = ShapeSpec(out_channels, spec.stride)
+        for conv in (*self.laterals.values(), *self.outputs.values()):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        stride = max(spec.stride for spec in input_shape.values())
+        for i in range(extra_levels.num_levels if extra_levels else 0):
+            extra = stride * 2 ** (i + 1)
+            self._shapes[_level_name(extra)] = ShapeSpec(out_channels, extra)
+
+    @classmethod
+    def from_config(cls, block: Block, input_shape: Mapping[str, ShapeSpec]) -> "FPN":
+        """Build the extra levels, then the pyramid."""
+        arguments = block_arguments(block)
+        out_channels = block.get("out_channels", 256)
+        if block.get("extra_levels") is not None:
+            levels = {
+                _level_name(spec.stride): ShapeSpec(out_channels, spec.stride)
+                for spec in input_shape.values()
+            }
+            arguments["extra_levels"] = EXTRA_LEVELS_REGISTRY.build(
+                block.extra_levels, input_shape={**input_shape, **levels}, out_channels=out_channels
+            )
+        return cls(input_shape=input_shape, **arguments)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each level, from fine to coarse."""
+        return dict(self._shapes)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mix the backbone's maps (N, C, H, W) into levels of ``out_channels``."""
+        inner: Tensor | None = None
+        levels: dict[str, Tensor] = {}
+        for level in reversed(self.sources):
+            lateral = self.laterals[level](features[self.sources[level]])
+            if inner is not None:
+                lateral = lateral + F.interpolate(inner, size=lateral.shape[-2:], mode="nearest")
+            inner = lateral
+            levels[level] = self.outputs[level](inner)
+        levels = {level: levels[level] for level in self.sources}
+        if self.extra_levels is not None:
+            extra = self.extra_levels({**features, **levels})
+            levels.update(zip(list(self._shapes)[len(levels) :], extra, strict=True))
+        return levels
+
+
+def _level_name(stride: int) -> str:
+    return f"p{int(math.log2(stride))}"

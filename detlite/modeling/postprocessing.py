@@ -1,0 +1,83 @@
+"""From dense predictions to detections: threshold, top k, decode, clip, NMS."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..ops import clip_boxes, nms_padded
+from ..ranges import Fraction, PositiveInt
+from .interfaces import BoxCoder, Postprocessor
+from .registries import POSTPROCESSOR_REGISTRY
+
+
+@POSTPROCESSOR_REGISTRY.register
+class NMSPostprocessor(Postprocessor):
+    """RetinaNet's inference (section 4.1): the best of each level, then NMS within each class.
+
+    Args:
+        score_thresh: Lower bound of scores, exclusive.
+        topk_per_level: Candidates that a level may send to NMS.
+        nms_thresh: IoU above which NMS drops a box.
+        max_detections: Detections of an image at most.
+        clip_before_nms: Clip boxes to the image before NMS (torchvision, mmdetection), not after
+            it (detectron2).
+    """
+
+    def __init__(
+        self,
+        *,
+        score_thresh: Fraction = 0.05,
+        topk_per_level: PositiveInt = 1000,
+        nms_thresh: Fraction = 0.5,
+        max_detections: PositiveInt = 100,
+        clip_before_nms: bool = True,
+    ) -> None:
+        super().__init__()
+        self.score_thresh = score_thresh
+        self.topk_per_level = topk_per_level
+        self.nms_thresh = nms_thresh
+        self.max_detections = max_detections
+        self.clip_before_nms = clip_before_nms
+
+    def forward(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Sequence[Tensor],
+        image_sizes: Tensor,
+        box_coder: BoxCoder,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See ``Postprocessor.forward``."""
+        level_sizes = [len(level) for level in anchors]
+        levels = zip(
+            logits.float().split(level_sizes, dim=1),
+            deltas.float().split(level_sizes, dim=1),
+            anchors,
+            strict=True,
+        )
+        candidates = [self._level_candidates(*level, box_coder) for level in levels]
+        boxes, scores, classes = (
+            torch.cat(parts, dim=1) for parts in zip(*candidates, strict=True)
+        )
+        if self.clip_before_nms:
+            boxes = clip_boxes(boxes, image_sizes)
+        indices, counts = nms_padded(boxes, scores, classes, self.nms_thresh, self.max_detections)
+        indices = indices.clamp(min=0)
+        boxes = boxes.gather(1, indices[..., None].expand(-1, -1, 4))
+        if not self.clip_before_nms:
+            boxes = clip_boxes(boxes, image_sizes)
+        return boxes, scores.gather(1, indices), classes.gather(1, indices), counts
+
+    def _level_candidates(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, box_coder: BoxCoder
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best boxes, scores and classes of a level; scores up to the threshold become -inf."""
+        num_classes = logits.shape[-1]
+        scores = logits.sigmoid().flatten(start_dim=1)
+        scores, picked = scores.topk(min(self.topk_per_level, scores.shape[1]), dim=1)
+        scores = scores.masked_fill(~(scores > self.score_thresh), -math.inf)
+        rows = picked // num_classes
+        deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
+        return box_coder.decode(deltas, anchors[rows]), scores, picked % num_classes

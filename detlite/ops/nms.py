@@ -1,0 +1,90 @@
+"""Non-maximum suppression: of boxes that overlap, keep the one with the best score."""
+
+from torch import Tensor
+
+from . import reference
+from .boxes import check_boxes
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy NMS.
+
+    Args:
+        boxes: (N, 4) XYXY.
+        scores: (N,). NaN counts as the lowest score.
+        iou_threshold: A box is dropped if its IoU with a kept one is greater.
+
+    Returns:
+        (M,) int64 indices of the kept boxes, by falling score, equal scores by rising index.
+
+    Raises:
+        ValueError: Shapes or types do not fit, or the threshold is not in [0, 1].
+    """
+    _check(boxes, scores, iou_threshold)
+    return reference.nms(boxes, scores, iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy NMS in which boxes suppress only those of their own group, such as a class.
+
+    Groups are compared, not shifted apart in the plane, which would round the coordinates.
+
+    Args:
+        boxes: (N, 4) XYXY.
+        scores: (N,).
+        groups: (N,) integers.
+        iou_threshold: A box is dropped if its IoU with a kept one of its group is greater.
+
+    Returns:
+        (M,) int64 indices as of ``nms``, over all groups together.
+
+    Raises:
+        ValueError: Shapes or types do not fit, or the threshold is not in [0, 1].
+    """
+    _check(boxes, scores, iou_threshold)
+    if groups.shape != scores.shape or groups.is_floating_point():
+        raise ValueError(
+            f"groups must be ({len(scores)},) integers, got {tuple(groups.shape)} {groups.dtype}"
+        )
+    return reference.nms(boxes, scores, iou_threshold, groups)
+
+
+def nms_padded(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, max_detections: int
+) -> tuple[Tensor, Tensor]:
+    """NMS by groups for a whole batch, with an output shape that does not depend on the data.
+
+    Args:
+        boxes: (B, N, 4) XYXY.
+        scores: (B, N); minus infinity marks a place without a candidate.
+        groups: (B, N) integers.
+        iou_threshold: A box is dropped if its IoU with a kept one of its group is greater.
+        max_detections: How many of the best to keep for each image.
+
+    Returns:
+        Indices (B, max_detections) int64 into N by falling score, -1 where there are no more, and
+        the number of kept boxes (B,) int64.
+
+    Raises:
+        ValueError: Shapes do not fit, or the threshold is not in [0, 1].
+    """
+    batch = boxes.shape[:-1]
+    if boxes.ndim != 3 or boxes.shape[-1] != 4 or scores.shape != batch or groups.shape != batch:
+        raise ValueError(
+            "boxes, scores and groups must have shapes (B, N, 4), (B, N) and (B, N), got "
+            f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(groups.shape)}"
+        )
+    _check_threshold(iou_threshold)
+    return reference.nms_padded(boxes, scores, groups, iou_threshold, max_detections)
+
+
+def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+    check_boxes(boxes)
+    if scores.shape != boxes.shape[:1]:
+        raise ValueError(f"scores must have shape ({len(boxes)},), got {tuple(scores.shape)}")
+    _check_threshold(iou_threshold)
+
+
+def _check_threshold(iou_threshold: float) -> None:
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be in [0, 1], got {iou_threshold}")

@@ -1,0 +1,98 @@
+"""Learning rates as functions of the iteration: a warm-up, then steps or a cosine.
+
+Each is a pure function of the iteration, so a resumed run continues at the right rate.
+"""
+
+import bisect
+import math
+from abc import abstractmethod
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..ranges import Fraction, NonNegativeInt, PositiveFloat
+from .registries import SCHEDULE_REGISTRY
+
+
+class _WarmupLR(LRScheduler):
+    """A linear warm-up before whatever ``factor`` says."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, warmup_iters: int, warmup_factor: float
+    ) -> None:
+        self.warmup_iters = warmup_iters
+        self.warmup_factor = warmup_factor
+        super().__init__(optimizer)
+
+    @abstractmethod
+    def factor(self, iteration: int) -> float:
+        """What the base rate is multiplied by at an iteration, warm-up aside."""
+
+    def get_lr(self) -> list[float]:
+        """The rate of each parameter group at the current iteration."""
+        factor = self.factor(self.last_epoch)
+        if self.last_epoch < self.warmup_iters:
+            progress = self.last_epoch / self.warmup_iters
+            factor *= self.warmup_factor * (1 - progress) + progress
+        return [base_lr * factor for base_lr in self.base_lrs]
+
+
+@SCHEDULE_REGISTRY.register
+class WarmupMultiStepLR(_WarmupLR):
+    """A rate that falls by a factor at given iterations (RetinaNet, section 4.1).
+
+    Args:
+        milestones: Iterations at which it falls.
+        gamma: What it is multiplied by at each.
+        warmup_iters: Iterations over which it rises to its base value.
+        warmup_factor: Share of the base value that the warm-up begins with.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        milestones: list[NonNegativeInt],
+        gamma: PositiveFloat = 0.1,
+        warmup_iters: NonNegativeInt = 1000,
+        warmup_factor: Fraction = 0.001,
+    ) -> None:
+        if list(milestones) != sorted(milestones):
+            raise ValueError(f"milestones must rise, got {milestones}")
+        self.milestones = list(milestones)
+        self.gamma = gamma
+        super().__init__(optimizer, warmup_iters, warmup_factor)
+
+    def factor(self, iteration: int) -> float:
+        """Gamma to the power of the milestones passed."""
+        return self.gamma ** bisect.bisect_right(self.milestones, iteration)
+
+
+@SCHEDULE_REGISTRY.register
+class WarmupCosineLR(_WarmupLR):
+    """A rate that falls along half a cosine (Loshchilov and Hutter 2016, eq. 5, one cycle).
+
+    Args:
+        end_factor: Share of the base value at the end.
+        warmup_iters: Iterations over which it rises to its base value.
+        warmup_factor: Share of the base value that the warm-up begins with.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        max_iter: int,
+        *,
+        end_factor: Fraction = 0.0,
+        warmup_iters: NonNegativeInt = 1000,
+        warmup_factor: Fraction = 0.001,
+    ) -> None:
+        self.max_iter = max_iter
+        self.end_factor = end_factor
+        super().__init__(optimizer, warmup_iters, warmup_factor)
+
+    def factor(self, iteration: int) -> float:
+        """1 after the warm-up, ``end_factor`` at the last iteration."""
+        length = max(self.max_iter - self.warmup_iters, 1)
+        progress = min(max(iteration - self.warmup_iters, 0) / length, 1.0)
+        return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * progress))

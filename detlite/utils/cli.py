@@ -1,0 +1,37 @@
+"""How the command-line tools end: a user's mistake in one message, not in a traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from ..errors import UserError
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Parse the command line, run ``main``, and exit.
+
+    A ``UserError`` ends with its message and exit code 2, Ctrl-C with exit code 130; with
+    ``--debug``, which is added to the parser, both show their traceback.
+    """
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    arguments = parser.parse_args()
+    try:
+        main(arguments)
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
+    except FloatingPointError as error:
+        if arguments.debug:
+            raise
+        print(f"error: training diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,59 @@
+"""What a bug report needs: ``python -m detlite.utils.env``."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+import torch
+from tabulate import tabulate
+
+PACKAGES = (
+    "detlite",
+    "torch",
+    "torchvision",
+    "numpy",
+    "fvcore",
+    "iopath",
+    "pycocotools",
+    "opencv-python-headless",
+    "opencv-python",
+    "pillow",
+    "msgspec",
+)
+
+
+def environment() -> dict[str, str]:
+    """System, hardware and versions, by name."""
+    facts = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "python": f"{platform.python_version()} ({sys.executable})",
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = "not installed"
+    facts["torch CUDA"] = str(torch.version.cuda)
+    facts["GPU"] = ", ".join(
+        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+    ) or "none"  # fmt: skip
+    facts["torch CPU"] = torch.backends.cpu.get_cpu_capability()
+    facts["torch threads"] = str(torch.get_num_threads())
+    facts["DETLITE_DATASETS"] = os.environ.get("DETLITE_DATASETS", "not set (datasets/)")
+    return facts
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        return models[0]
+    except (OSError, IndexError):
+        return platform.processor() or "unknown"
+
+
+if __name__ == "__main__":
+    print(tabulate(environment().items(), tablefmt="plain"))

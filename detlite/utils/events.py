@@ -1,0 +1,35 @@
+"""Numbers of a run: collected without waiting for the device, handed out when they are logged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class MetricBuffer:
+    """Scalars by name since they were last taken.
+
+    Tensors stay on their device until ``take``, so that a training step never waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor | float]] = {}
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Add one value of each name."""
+        for name, value in values.items():
+            value = value.detach() if isinstance(value, Tensor) else float(value)
+            self._values.setdefault(name, []).append(value)
+
+    def take(self) -> dict[str, float]:
+        """The mean of each name since the last call, then forget them."""
+        means = {}
+        for name, values in self._values.items():
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            numbers = [value for value in values if not isinstance(value, Tensor)]
+            if tensors:
+                numbers += torch.stack([tensor.float() for tensor in tensors]).tolist()
+            means[name] = sum(numbers) / len(numbers)
+        self._values.clear()
+        return means

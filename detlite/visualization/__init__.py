@@ -1,0 +1,7 @@
+"""Pictures of what a detector finds."""
+
+from .colormap import class_color
+from .grid import make_grid
+from .visualizer import Visualizer
+
+__all__ = ["Visualizer", "class_color", "make_grid"]

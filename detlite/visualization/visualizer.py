@@ -1,0 +1,168 @@
+"""Boxes, class names and scores drawn on an image."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..structures import Instances
+from .colormap import Color, class_color
+from .grid import make_grid
+from .objects import DrawnObjects
+from .placement import place_labels
+from .text import Style, draw_plate, elide, plate_size
+
+
+class Visualizer:
+    """Draws the objects of one image.
+
+    Lines and letters grow with the image. Boxes are drawn first and labels over them, each from
+    the lowest score to the highest, so that the best detection lies on top; ground truth is drawn
+    from the largest box to the smallest. Every drawing starts from the image as it was given.
+
+    Args:
+        image: (H, W, 3) uint8 RGB array or (3, H, W) uint8 RGB tensor; never changed.
+        class_names: A class without a name here is called by its index, "class 7".
+        score_thresh: Detections that score less are left out.
+        min_side: Enlarge an image whose shorter side has fewer pixels by the least whole factor
+            that reaches them, because letters cannot shrink with it and would cover it. 0 keeps
+            every image's size.
+        scale: Makes lines and letters larger or smaller than usual.
+
+    Raises:
+        ValueError: The image has another type or shape.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray | Tensor,
+        class_names: Sequence[str] | None = None,
+        *,
+        score_thresh: float = 0.0,
+        min_side: int = 0,
+        scale: float = 1.0,
+    ) -> None:
+        pixels = _to_array(image)
+        self._image_size = (pixels.shape[0], pixels.shape[1])
+        self._factor = max(1, -(-min_side // min(self._image_size)))
+        height, width = (side * self._factor for side in self._image_size)
+        # Nearest: a pixel becomes a square, and shows what the network was given.
+        self._image = cv2.resize(
+            np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        self._style = Style.for_image(height, width, scale)
+        self.class_names = list(class_names or [])
+        self.score_thresh = score_thresh
+
+    def draw(self, instances: Instances) -> np.ndarray:
+        """Draw detections, or ground truth where there are no ``pred_boxes``.
+
+        Boxes that are not finite, inverted or wholly outside the image are skipped, with a warning
+        that counts them.
+
+        Args:
+            instances: ``pred_boxes`` with ``scores`` and ``pred_classes``, or ``gt_boxes`` with
+                ``gt_classes``, on any device. Only the boxes must be there.
+
+        Returns:
+            A new (H, W, 3) uint8 RGB array, larger than the image where ``min_side`` asks for it.
+
+        Raises:
+            ValueError: There are no boxes, or they refer to an image of another size.
+        """
+        return self._paint(self._read(instances))
+
+    def draw_comparison(self, ground_truth: Instances, predictions: Instances) -> np.ndarray:
+        """Draw ground truth on the left and predictions on the right, under titles that count them.
+
+        Returns:
+            (H, W, 3) uint8 RGB, a little more than twice as wide as the image.
+        """
+        sides = {"ground truth": self._read(ground_truth), "predictions": self._read(predictions)}
+        titles = [f"{title} ({len(objects)})" for title, objects in sides.items()]
+        return make_grid([self._paint(objects) for objects in sides.values()], 2, titles=titles)
+
+    def _read(self, instances: Instances) -> DrawnObjects:
+        if instances.image_size != self._image_size:
+            raise ValueError(
+                f"boxes refer to an image of (height, width) {instances.image_size}, "
+                f"this one is {self._image_size}"
+            )
+        return DrawnObjects.read(instances, self.score_thresh)
+
+    def _paint(self, objects: DrawnObjects) -> np.ndarray:
+        picture = self._image.copy()
+        boxes = objects.boxes * self._factor
+        classes = [0] * len(objects) if objects.classes is None else objects.classes.tolist()
+        colors = [class_color(c) for c in classes]
+        for box, color in zip(boxes, colors, strict=True):
+            _draw_box(picture, box, color, self._style.line_width)
+
+        labels = self._labels(objects)
+        text_size = self._style.text_size
+        sizes = np.array([plate_size(label, text_size) if label else (0, 0) for label in labels])
+        outer = boxes + np.array([-1, -1, 1, 1]) * (self._style.line_width // 2)
+        # The last is the most important and chooses its place first.
+        corners = place_labels(outer[::-1], sizes[::-1].reshape(-1, 2), picture.shape[:2])[::-1]
+        for label, corner, color in zip(labels, corners, colors, strict=True):
+            if label:
+                draw_plate(picture, label, corner, text_size, color)
+        return picture
+
+    def _labels(self, objects: DrawnObjects) -> list[str]:
+        """Such as "RBC 0.97", the name shortened to fit; "" where no text fits the image."""
+        height, width = self._image.shape[:2]
+        text_size = self._style.text_size
+        if plate_size("", text_size)[1] > height:
+            return [""] * len(objects)
+        names = [""] * len(objects)
+        if objects.classes is not None:
+            names = [self._class_name(c) for c in objects.classes.tolist()]
+        scores = [""] * len(objects)
+        if objects.scores is not None:
+            scores = [f" {score:.2f}" for score in objects.scores.tolist()]
+        return [elide(n, text_size, width, keep=s) for n, s in zip(names, scores, strict=True)]
+
+    def _class_name(self, class_index: int) -> str:
+        if 0 <= class_index < len(self.class_names):
+            # A line break would be drawn as a missing character.
+            return " ".join(str(self.class_names[class_index]).split())
+        return f"class {class_index}"
+
+
+def _to_array(image: np.ndarray | Tensor) -> np.ndarray:
+    """The pixels as an (H, W, 3) uint8 array, which may share the image's memory."""
+    if isinstance(image, Tensor):
+        fits = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
+        pixels = image.detach().cpu().permute(1, 2, 0).numpy() if fits else None
+    else:
+        fits = isinstance(image, np.ndarray) and image.dtype == np.uint8
+        pixels = image if fits and image.ndim == 3 and image.shape[2] == 3 else None
+    if pixels is None or not pixels.size:
+        came = type(image).__name__
+        if hasattr(image, "shape"):
+            came += f" of {image.dtype} and shape {tuple(image.shape)}"
+        raise ValueError(
+            f"image must be an (H, W, 3) uint8 array or a (3, H, W) uint8 tensor, got {came}"
+        )
+    return pixels
+
+
+def _draw_box(picture: np.ndarray, box: np.ndarray, color: Color, line_width: int) -> None:
+    """Draw a box (4,) XYXY with the middle of its line on its edge.
+
+    An edge on the image's border moves inwards until all of its line is seen; an edge beyond the
+    border is not seen at all, so that the box shows that it goes on.
+    """
+    height, width = picture.shape[:2]
+    limits = np.array([width, height])
+    # Far coordinates would overflow OpenCV's; two line widths beyond the border hide the line.
+    low = box[:2].clip(-2 * line_width, None).round().astype(int)
+    high = box[2:].clip(None, limits + 2 * line_width).round().astype(int) - 1
+    inset = line_width // 2
+    low = np.where(low >= 0, np.maximum(low, inset), low)
+    high = np.where(high < limits, np.minimum(high, limits - 1 - inset), high)
+    high = np.maximum(low, high)
+    cv2.rectangle(picture, low.tolist(), high.tolist(), color, line_width)

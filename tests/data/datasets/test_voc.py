@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from detlite.data.datasets import CocoDetection, VocDetection
+from detlite.errors import DataError
+
+OBJECT = (
+    "<object><name>{name}</name><difficult>{difficult}</difficult>"
+    "<part><name>head</name><bndbox><xmin>0</xmin></bndbox></part>"
+    "<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
+    "</object>"
+)
+
+
+def describe(*objects, height=40, width=60):
+    keys = ("name", "xmin", "ymin", "xmax", "ymax", "difficult")
+    inside = "".join(OBJECT.format(**dict(zip(keys, item, strict=True))) for item in objects)
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation>{size}{inside}</annotation>"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree whose train split has ``a`` and ``b``, and whose val split has ``c``."""
+    root = tmp_path / "pets"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    xml = {
+        "a": describe(("dog", 11, 6, 30, 20, 0), ("cat", "1.5", 2, 4, 9, 1)),
+        "b": describe(),
+        "c": describe(("zebra", 1, 1, 9, 9, 0)),
+    }
+    for name, text in xml.items():
+        (root / f"Annotations/{name}.xml").write_text(text)
+        Image.new("RGB", (60, 40)).save(
+            root / f"JPEGImages/{name}.{'png' if name == 'b' else 'jpg'}"
+        )
+    (root / "ImageSets/Main/train.txt").write_text("a\nb\n\n")
+    (root / "ImageSets/Main/val.txt").write_text("c\r\n")
+    return root
+
+
+def test_boxes_flags_and_names_are_read(tree):
+    dataset = VocDetection(root=str(tree), split="train")
+    assert dataset.name == "pets_train"
+    assert list(dataset.image_ids) == ["a", "b"]
+    assert dataset.boxes_xywh.tolist() == [[11, 6, 19, 14], [1.5, 2, 2.5, 7]]
+    assert [dataset.class_names[k] for k in dataset.classes] == ["dog", "cat"]
+    assert dataset.difficult.tolist() == [False, True]
+    assert dataset.areas.tolist() == [19 * 14, 2.5 * 7]
+    assert dataset[0]["difficult"].tolist() == [False, True]
+    assert dataset.file_name(1) == str(tree / "JPEGImages/b.png")
+
+
+def test_all_splits_number_the_classes_alike(tree):
+    names = {VocDetection(root=str(tree), split=s).class_names for s in ("train", "val")}
+    assert names == {("cat", "dog", "zebra")}
+
+
+def test_chosen_classes_are_numbered_as_they_are_given(tree):
+    dataset = VocDetection(root=str(tree), split="train", classes=["zebra", "cat"])
+    assert dataset.class_names == ("zebra", "cat")
+    assert dataset.category_ids.tolist() == [1, 2]
+    assert dataset.classes.tolist() == [1]
+
+
+def test_original_voc_counts_pixels_from_one_and_includes_the_last(tree):
+    dataset = VocDetection(root=str(tree), split="train", one_based=True)
+    assert dataset.boxes_xywh[0].tolist() == [10, 5, 20, 15]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<annotation>", ["no element found"]),
+        ("<annotation></annotation>", ["<size/height> is missing"]),
+        (describe(height=0), ["height 0 and width 60"]),
+        (describe(height="nan"), ["height nan"]),
+        (describe(("dog", 1, 1, 2, "x", 0)), ["object 1", "<bndbox/ymax>", "number, got 'x'"]),
+        (describe(("dog", 1, 1, 2, 2, 0), ("dog", 1, "", 2, 2, 0)), ["object 2", "<bndbox/ymin>"]),
+        (describe(("", 1, 1, 2, 2, 0)), ["object 1", "<name> is missing or empty"]),
+    ],
+)
+def test_a_mistake_in_the_xml_is_told_with_its_place(tree, text, parts):
+    path = tree / "Annotations/a.xml"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        VocDetection(root=str(tree), split="train")
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_refused_before_they_expand(tree, encoding):
+    bomb = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>' + describe().replace("3", "&c;")
+    path = tree / "Annotations/a.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?>{bomb}', encoding=encoding)
+    with pytest.raises(DataError, match=r"a\.xml.*DOCTYPE"):
+        VocDetection(root=str(tree), split="train")
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        ("Annotations/b.xml", r"no annotation file '.*b\.xml'"),
+        ("JPEGImages/b.png", r"1 of the 2 images that 'train\.txt' names .*JPEGImages': b\.jpg"),
+        ("ImageSets/Main/train.txt", r"train\.txt' of split 'train'.*Splits there: val"),
+    ],
+)
+def test_missing_files_are_named(tree, remove, message):
+    (tree / remove).unlink()
+    with pytest.raises(DataError, match=message):
+        VocDetection(root=str(tree), split="train")
+
+
+def test_a_name_listed_twice_is_refused(tree):
+    (tree / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
+    with pytest.raises(DataError, match=r"train\.txt' lists 1 images more than once, e\.g\. 'a'"):
+        VocDetection(root=str(tree), split="train")
+
+
+def test_an_unknown_class_is_refused(tree):
+    with pytest.raises(DataError, match=r"'zebr' is not in .*did you mean 'zebra'"):
+        VocDetection(root=str(tree), split="train", classes=["zebr"])
+
+
+@pytest.mark.datasets
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_voc_and_coco_form_of_the_same_data_give_the_same_training_records(datasets_dir, split):
+    folder = datasets_dir / "bccd"
+    coco = CocoDetection(
+        json=str(folder / f"annotations/instances_{split}.json"), images=str(folder / "images")
+    )
+    voc = VocDetection(root=str(folder / "voc"), split=split, classes=["RBC", "WBC", "Platelets"])
+    assert records(voc) == records(coco)
+
+
+def records(dataset):
+    result = {}
+    for i in range(len(dataset)):
+        kept = ~dataset.degenerate[dataset.boxes_of(i)]
+        boxes = dataset.clipped_boxes(i)[kept].tolist()
+        classes = dataset.classes[dataset.boxes_of(i)][kept].tolist()
+        result[Path(dataset.file_name(i)).name] = list(zip(boxes, classes, strict=True))
+    return result
+
+
+@pytest.mark.datasets
+def test_the_two_empty_boxes_of_bccd_are_told_by_file_and_object(datasets_dir, caplog):
+    for split in ("train", "val", "test"):
+        VocDetection(root=str(datasets_dir / "bccd/voc"), split=split)
+    assert len(caplog.records) == 2
+    assert "Annotations/BloodImage_00338.xml: object 13, class 'RBC'" in caplog.text
+    assert "Annotations/BloodImage_00343.xml: object 4, class 'RBC'" in caplog.text
