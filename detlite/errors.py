@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the message says what is wrong, the value, and what to do."""
+    """A mistake in what the user gave; the message says what is wrong, the value and what to do."""
 
 
 class ConfigError(UserError, ValueError):

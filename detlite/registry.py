@@ -95,7 +95,7 @@ class Registry:
                 if inspect.isclass(found) and issubclass(found, self.interface or object):
                     return found
         raise ConfigError(
-            f"no {self.kind} named '{name}'{did_you_mean(name, self._suggestions())} "
+            f"no {self.kind} named '{name}'{did_you_mean(name, self._suggestions()) or '.'} "
             f"Known: {', '.join(sorted(self._components)) or 'none'}{self._further()}.\n"
             "    A component of your own must be listed under `imports:` in the config."
         )
@@ -158,5 +158,5 @@ def block_arguments(block: Mapping[str, Any], without: Iterable[str] = ()) -> di
 def _source(component: Callable[..., Any]) -> str:
     try:
         return inspect.getfile(component)
-    except TypeError:
+    except (TypeError, OSError):  # written at a prompt or in a notebook
         return component.__module__

@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         except OSError as error:
             raise CheckpointError(f"cannot download the checkpoint {name}: {error}") from error
     try:
-        content = torch.load(name, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A file that torch did not write is told by the errors below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(name, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {name}{_others_in(Path(name))}") from None
     except pickle.UnpicklingError as error:

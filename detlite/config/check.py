@@ -1,6 +1,5 @@
 """Check a config against the signatures of what it names, and fill in the defaults."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from .signature import (
     REQUIRED,
     Key,
     describe,
+    is_class,
     item_annotation,
     nested_registry,
     plain_annotation,
@@ -60,10 +60,9 @@ class Checker:
             self._report((*path, "name"), str(error))
             return None
         title = f"{kind} '{values['name']}'"
-        if inspect.isclass(wanted) and inspect.isclass(component):
-            if not issubclass(component, wanted):
-                self._report((*path, "name"), f"{title} is no {wanted.__name__}, as {place} needs")
-                return None
+        if _is_other_class(component, wanted):
+            self._report((*path, "name"), f"{title} is no {wanted.__name__}, as {place} needs")
+            return None
         keys, open_ended = _block_keys(component, registry)
         given = {key: value for key, value in values.items() if key != "name"}
         for key in [key for key in given if key in registry.computed]:
@@ -88,7 +87,7 @@ class Checker:
         registry = nested_registry(inner)
         if registry is not None:
             return self.block(registry, value, path, inner)
-        if inspect.isclass(inner) and is_dataclass(inner):
+        if is_class(inner) and is_dataclass(inner):
             return self.section(inner, value, path)
         item = item_annotation(inner)
         item_registry = nested_registry(item)
@@ -128,7 +127,7 @@ class Checker:
             inner = without_none(key.annotation)[0]
             if name in values:
                 checked[name] = self.value(key.annotation, values[name], title, (*path, name))
-            elif inspect.isclass(inner) and is_dataclass(inner) and key.default is REQUIRED:
+            elif is_class(inner) and is_dataclass(inner) and key.default is REQUIRED:
                 checked[name] = self.section(inner, {}, (*path, name))
             elif key.default is REQUIRED:
                 self._report(path, f"{title} needs '{name}': {describe(key.annotation)}")
@@ -140,7 +139,8 @@ class Checker:
 
     def _unknown(self, name: str, keys: Mapping[str, Key], title: str, path: KeyPath) -> None:
         known = ", ".join(sorted(keys)) or "no keys"
-        self._report(path, f"{title} has no '{name}'{did_you_mean(name, keys)}; it has {known}")
+        near = did_you_mean(name, keys)
+        self._report(path, f"{title} has no '{name}'{near}{' It' if near else '; it'} has {known}")
 
     def _report(self, path: KeyPath, problem: str) -> None:
         origin = self.tree.origin(path)
@@ -152,6 +152,12 @@ def _block_keys(component: Callable[..., Any], registry: Registry) -> tuple[dict
     keys = {name: Key(*shared) for name, shared in registry.shared_keys.items()}
     keys.update({k: v for k, v in signature.keys.items() if k not in registry.computed})
     return keys, signature.open_ended
+
+
+def _is_other_class(component: Any, wanted: Any) -> bool:
+    # Functions that make a component are trusted.
+    both = is_class(component) and is_class(wanted)
+    return both and not issubclass(component, wanted)
 
 
 def _has_blocks(default: Any) -> bool:

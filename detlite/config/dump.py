@@ -5,7 +5,21 @@ from typing import Any
 
 import yaml
 
-from .tree import KeyPath
+from .tree import YAML_SCALARS, KeyPath
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that YAML 1.1 or 1.2 would take for something else; each stays on its line."""
+
+
+for _tag, _pattern, _first in YAML_SCALARS:
+    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    ),
+)
 
 
 def dump_yaml(values: dict[str, Any], comment: Callable[[KeyPath], str] | None = None) -> str:
@@ -27,20 +41,27 @@ def _mapping(
 ) -> None:
     for key, value in values.items():
         here = (*path, key)
-        if isinstance(value, dict) and value:
-            lines.append((f"{indent}{key}:", ""))
+        if _is_mapping(value):
+            lines.append((f"{indent}{_scalar(key)}:", ""))
             _mapping(value, here, indent + "  ", lines, comment)
-        elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-            lines.append((f"{indent}{key}:", ""))
+        elif isinstance(value, list) and value and all(_is_mapping(entry) for entry in value):
+            lines.append((f"{indent}{_scalar(key)}:", ""))
             for i, entry in enumerate(value):
                 first = len(lines)
                 _mapping(entry, (*here, str(i)), indent + "    ", lines, comment)
                 text, note = lines[first]
                 lines[first] = (f"{indent}  - {text.lstrip()}", note)
         else:
-            lines.append((f"{indent}{key}: {_scalar(value)}", comment(here) if comment else ""))
+            text = f"{indent}{_scalar(key)}: {_scalar(value)}"
+            lines.append((text, comment(here) if comment else ""))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
 
 
 def _scalar(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=10**6, allow_unicode=True
+    )
     return text.removesuffix("...\n").strip()

@@ -31,7 +31,9 @@ def read_tree(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Tr
     """Read a YAML file, its bases and the overrides into one tree, unchecked."""
     tree = _read(Path(path), "the config", ())
     for override in overrides:
-        tree.merge(_list_entries(parse_override(override), tree))
+        parsed = parse_override(override)
+        _resolve_imports(parsed, Path.cwd())
+        _merge(tree, parsed)
     return tree
 
 
@@ -58,8 +60,8 @@ def check_tree(tree: Tree, source: str) -> Config:
     """Import what the tree names, check it, and make the config of it."""
     imports = tree.values.get("imports", [])
     if isinstance(imports, list):
-        for entry in imports:
-            import_component(str(entry), str(tree.origin(("imports",)) or source))
+        for i, entry in enumerate(imports):
+            import_component(str(entry), str(tree.origin(("imports", str(i))) or source))
     checker = Checker(tree)
     config = checker.section(Config, tree.values, ())
     if checker.problems:
@@ -104,8 +106,11 @@ def import_component(entry: str, named_by: str) -> ModuleType:
     except ConfigError:
         raise
     except Exception as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == entry.partition(".")[0]:
+            hint = f"; a file beside the YAML is named with its ending, {entry}.py"
         raise ConfigError(
-            f"{named_by}: importing {entry} failed with {type(error).__name__}: {error}"
+            f"{named_by}: importing {entry} failed with {type(error).__name__}: {error}{hint}"
         ) from error
 
 
@@ -120,7 +125,7 @@ def _read(path: Path, named_by: str, within: tuple[Path, ...]) -> Tree:
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{source}: `_base_` must be a path or a list of paths, got {bases!r}")
-    _resolve_imports(own, path)
+    _resolve_imports(own, path.parent)
     merged = Tree()
     for base in bases:
         place = f"{own.origins.get(('_base_',), Origin(source))}"
@@ -131,46 +136,26 @@ def _read(path: Path, named_by: str, within: tuple[Path, ...]) -> Tree:
 
 def _merge(tree: Tree, other: Tree) -> None:
     # What a base imports is needed as long as its blocks are; so this one list grows.
-    imports = [*tree.values.get("imports", []), *other.values.get("imports", [])]
+    imports = {
+        entry: part.origins[("imports", str(i))]
+        for part in (tree, other)
+        for i, entry in enumerate(part.values.get("imports", []))
+    }
     tree.merge(other)
     if imports:
-        tree.values["imports"] = list(dict.fromkeys(imports))
+        tree.values["imports"] = list(imports)
+        for i, origin in enumerate(imports.values()):
+            tree.origins[("imports", str(i))] = origin
 
 
-def _resolve_imports(tree: Tree, path: Path) -> None:
+def _resolve_imports(tree: Tree, folder: Path) -> None:
     imports = tree.values.get("imports", [])
     if not isinstance(imports, list) or not all(isinstance(entry, str) for entry in imports):
-        raise ConfigError(f"{path}: `imports` must be a list of modules and files, got {imports!r}")
+        raise ConfigError(
+            f"{tree.origin(('imports',))}: `imports` must be a list of modules and files, e.g. "
+            f"[my_backbone.py]; got {imports!r}"
+        )
     if imports:
         tree.values["imports"] = [
-            str((path.parent / entry).resolve()) if entry.endswith(".py") else entry
-            for entry in imports
+            str((folder / entry).resolve()) if entry.endswith(".py") else entry for entry in imports
         ]
-
-
-def _list_entries(override: Tree, tree: Tree) -> Tree:
-    """Let ``data.train.0.json=x`` change one entry of a list, which a merge would replace."""
-
-    def fill(new: object, old: object) -> object:
-        if isinstance(new, dict) and isinstance(old, dict):
-            return {key: fill(value, old.get(key)) for key, value in new.items()}
-        if isinstance(new, dict) and isinstance(old, list) and len(new) == 1:
-            (key, value), *_ = new.items()
-            if not key.isdigit() or int(key) >= len(old):
-                source = next(iter(override.origins.values()))
-                raise ConfigError(
-                    f"{source}: '{key}' is no entry of a list of {len(old)}; "
-                    f"entries are numbered from 0"
-                )
-            entries = list(old)
-            if isinstance(value, dict) and isinstance(entries[int(key)], dict):
-                entries[int(key)] = {**entries[int(key)], **fill(value, entries[int(key)])}  # type: ignore[dict-item]
-            else:
-                entries[int(key)] = value
-            return entries
-        return new
-
-    filled = fill(override.values, tree.values)
-    assert isinstance(filled, dict)
-    override.values = filled
-    return override

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from ..registry import REGISTRIES, BlockOf, Registry
 
@@ -58,11 +58,16 @@ def nested_registry(annotation: Any) -> Registry | None:
         for extra in get_args(annotation)[1:]:
             if isinstance(extra, BlockOf):
                 return REGISTRIES[extra.kind]
-    if inspect.isclass(annotation):
+    if is_class(annotation):
         for registry in REGISTRIES.values():
             if registry.interface is not None and issubclass(annotation, registry.interface):
                 return registry
     return None
+
+
+def is_class(annotation: Any) -> TypeGuard[type]:
+    """Whether an annotation is a class; Python 3.10 takes ``list[int]`` for one too."""
+    return inspect.isclass(annotation) and get_origin(annotation) is None
 
 
 def without_none(annotation: Any) -> tuple[Any, bool]:
@@ -86,7 +91,7 @@ def plain_annotation(annotation: Any) -> Any:
 
 
 def _in_yaml(annotation: Any) -> bool:
-    return not inspect.isclass(annotation) or annotation in _YAML_TYPES
+    return not is_class(annotation) or annotation in _YAML_TYPES
 
 
 def item_annotation(annotation: Any) -> Any | None:
@@ -99,6 +104,9 @@ def describe(annotation: Any) -> str:
     inner, optional = without_none(annotation)
     if optional:
         return f"{describe(inner)} or null"
+    registry = nested_registry(inner)
+    if registry is not None:
+        return f"a block with the `name` of a {registry.kind}"
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
         limits = [_limits(extra) for extra in extras if hasattr(extra, "ge")]

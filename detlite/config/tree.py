@@ -27,27 +27,47 @@ class Origin:
 class _Loader(yaml.SafeLoader):
     """Safe YAML with version 1.2's scalars: ``1e-4`` is a number, ``no`` and ``on`` are words."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in
-                ("bool", "float", "timestamp", "int")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }  # fmt: skip
 
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
-        r"|\.(?:nan|NaN|NAN))$"
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag.rpartition(":")[2] not in ("bool", "float", "int", "merge", "timestamp", "value")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+YAML_SCALARS = (
+    (
+        "tag:yaml.org,2002:bool",
+        re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+        list("tTfF"),
     ),
-    list("-+0123456789."),
+    (
+        "tag:yaml.org,2002:int",
+        re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+        list("-+0123456789"),
+    ),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"^(?:[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+            r"|\.(?:nan|NaN|NAN))$"
+        ),
+        list("-+0123456789."),
+    ),
 )
+for _tag, _pattern, _first in YAML_SCALARS:
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda _, node: int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10)),
+)
+_PLAIN_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in _PLAIN_KINDS}
+
+
+class Step(dict[str, Any]):
+    """A key of an override's path and what is under it; over a list the key counts entries."""
 
 
 class Tree:
@@ -67,13 +87,19 @@ class Tree:
         """Lay ``other`` over this tree.
 
         Mappings merge key by key, everything else is replaced, and so is a block whose ``name``
-        changes.
+        changes. A ``Step`` changes one entry of a list.
+
+        Raises:
+            ConfigError: A ``Step`` names no entry of a list.
         """
         self.values = self._merged(self.values, other.values, other, ())
 
     def _merged(self, old: Any, new: Any, other: "Tree", path: KeyPath) -> Any:
+        if isinstance(old, list) and isinstance(new, Step):
+            return self._with_entry(old, new, other, path)
         mergeable = isinstance(old, dict) and isinstance(new, dict)
-        if mergeable and ("name" not in new or old.get("name") == new["name"]):
+        # The whole config is no block: a `name` astray in it must not take its bases away.
+        if mergeable and (not path or "name" not in new or old.get("name") == new["name"]):
             merged = dict(old)
             for key, value in new.items():
                 merged[key] = self._merged(old.get(key), value, other, (*path, key))
@@ -85,6 +111,17 @@ class Tree:
             del self.origins[known]
         self.origins.update({p: o for p, o in other.origins.items() if p[:inside] == path})
         return new
+
+    def _with_entry(self, old: list[Any], step: Step, other: "Tree", path: KeyPath) -> list[Any]:
+        ((part, value),) = step.items()
+        if part not in map(str, range(len(old))):
+            raise ConfigError(
+                f"{other.origin((*path, part))}: '{part}' is no entry of {dotted(path)}, a list of "
+                f"{len(old)}; entries are numbered from 0"
+            )
+        entries = list(old)
+        entries[int(part)] = self._merged(old[int(part)], value, other, (*path, part))
+        return entries
 
 
 def parse_yaml(text: str, source: str) -> Tree:
@@ -104,8 +141,9 @@ def parse_yaml(text: str, source: str) -> Tree:
     if root is None:
         return tree
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{source}: a config is a mapping `key: value`, got {root.value!r:.80}")
-    tree.values = _construct(root, (), tree.origins, source)
+        got = "a list" if isinstance(root, yaml.SequenceNode) else repr(root.value)
+        raise ConfigError(f"{source}: a config is a mapping `key: value`, got {got:.80}")
+    tree.values = _Constructor(source, tree.origins).value(root, ())
     return tree
 
 
@@ -128,49 +166,67 @@ def parse_override(text: str) -> Tree:
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{source}: the value is not valid YAML: {problem}") from None
-    constructed = None if node is None else _construct(node, path, tree.origins, source)
-    tree.origins = {p: Origin(source) for p in (*tree.origins, path)}
+    constructed = None if node is None else _Constructor(source, tree.origins).value(node, path)
+    steps = [path[:length] for length in range(1, len(path) + 1)]
+    tree.origins = dict.fromkeys((*steps, *tree.origins), Origin(source))
     for part in reversed(path):
-        constructed = {part: constructed}
-    assert isinstance(constructed, dict)
+        constructed = Step({part: constructed})
     tree.values = constructed
     return tree
 
 
-def _construct(node: yaml.Node, path: KeyPath, origins: dict[KeyPath, Origin], source: str) -> Any:
-    if path:
-        origins[path] = Origin(source, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+class _Constructor:
+    """Makes plain values of YAML nodes, and notes where each was written."""
+
+    def __init__(self, source: str, origins: dict[KeyPath, Origin]) -> None:
+        self.source = source
+        self.origins = origins
+        self._within: list[yaml.Node] = []
+
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """The value of a node."""
+        if path:
+            self.origins[path] = Origin(self.source, node.start_mark.line + 1)
+        if node.tag not in _PLAIN_TAGS:
+            raise self._error(node, f"tag '{node.tag}' is refused; a config holds plain values")
+        if any(node is outer for outer in self._within):
+            raise self._error(node, "an anchor that holds an alias of itself has no end")
+        self._within.append(node)
+        value = self._contents(node, path)
+        self._within.pop()
+        return value
+
+    def _contents(self, node: yaml.Node, path: KeyPath) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, str(i))) for i, item in enumerate(node.value)]
+        loader = _Loader("")
+        try:
+            return loader.construct_object(node)
+        # A tag that does not fit its text, such as `!!int x`, fails in Python's own conversions.
+        except (yaml.YAMLError, ValueError, KeyError):
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(node, f"'{node.value}' is no YAML {kind}") from None
+        finally:
+            loader.dispose()
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = _scalar(key_node, source)
-            line = key_node.start_mark.line + 1
+            key = self.value(key_node, ())
             if not isinstance(key, str):
-                raise ConfigError(f"{source}:{line}: keys are words, got {key!r}")
+                raise self._error(key_node, f"keys are words, got {key!r}")
+            if key == "<<":
+                raise self._error(key_node, "YAML 1.2 has no `<<`; name a file in `_base_` instead")
             if key in values:
-                raise ConfigError(f"{source}:{line}: key '{key}' stands here a second time")
-            values[key] = _construct(value_node, (*path, key), origins, source)
-            origins[(*path, key)] = Origin(source, line)
+                raise self._error(key_node, f"key '{key}' stands here a second time")
+            values[key] = self.value(value_node, (*path, key))
+            self.origins[path + (key,)] = Origin(self.source, key_node.start_mark.line + 1)
         return values
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _construct(item, (*path, str(i)), origins, source) for i, item in enumerate(node.value)
-        ]
-    return _scalar(node, source)
 
-
-def _scalar(node: yaml.Node, source: str) -> Any:
-    loader = _Loader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    except yaml.YAMLError as error:
-        line = node.start_mark.line + 1
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(
-            f"{source}:{line}: {problem} (a config holds plain values only)"
-        ) from None
-    finally:
-        loader.dispose()
+    def _error(self, node: yaml.Node, problem: str) -> ConfigError:
+        return ConfigError(f"{self.source}:{node.start_mark.line + 1}: {problem}")
 
 
 def dotted(path: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ class TrainingData(Dataset[Any]):
             ``skipped``, a message for each image that could not be read.
         """
         skipped: list[str] = []
-        index = sample.index
+        index = sample.image
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 record = self._read(index)
@@ -137,7 +137,7 @@ def transform_sample(record: dict[str, Any], transforms: Sequence[v2.Transform])
 
 @contextlib.contextmanager
 def seeded(seed: int, position: int) -> Iterator[None]:
-    """Random numbers of torch, numpy and Python as a function of (seed, position), then as before."""
+    """Random numbers of torch, numpy and Python made of (seed, position); then as they were."""
     states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
     drawn = int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> 1)
     torch.random.default_generator.manual_seed(drawn)

@@ -18,7 +18,7 @@ class SamplePosition(NamedTuple):
     """A sample's place in the stream, and the image that stands there."""
 
     position: int
-    index: int
+    image: int
 
 
 class TrainingSampler(ABC):
@@ -82,9 +82,9 @@ class RepeatFactorSampler(TrainingSampler):
         threshold: Fraction = 0.001,
     ) -> None:
         super().__init__(images=images, image_classes=image_classes, seed=seed)
-        present = np.concatenate([np.unique(classes) for classes in image_classes] or [[]])
-        counts = np.bincount(present.astype(np.int64))
-        with np.errstate(divide="ignore"):
+        present = [np.zeros(0, np.int64), *(np.unique(classes) for classes in image_classes)]
+        counts = np.bincount(np.concatenate(present))
+        with np.errstate(divide="ignore", invalid="ignore"):  # classes that no image shows
             by_class = np.maximum(1, np.sqrt(threshold * len(images) / counts))
         self.factors = np.array([by_class[c].max() if len(c) else 1.0 for c in image_classes])
 
@@ -127,7 +127,8 @@ class TrainingBatchSampler(Sampler[list[SamplePosition]]):
     ) -> None:
         if batch_size % world_size:
             raise ValueError(
-                f"data.batch_size must be a multiple of the {world_size} processes, got {batch_size}"
+                f"data.batch_size must be a multiple of the {world_size} processes, "
+                f"got {batch_size}"
             )
         self.sampler = sampler
         self.batch_size = batch_size
@@ -154,7 +155,7 @@ class TrainingBatchSampler(Sampler[list[SamplePosition]]):
             return [samples]
         by_group: dict[int, list[SamplePosition]] = {}
         for sample in samples:
-            by_group.setdefault(int(self.groups[sample.index]), []).append(sample)
+            by_group.setdefault(int(self.groups[sample.image]), []).append(sample)
         size = self.batch_size
         whole = [g[i : i + size] for g in by_group.values() for i in range(0, len(g), size)]
         batches = [batch for batch in whole if len(batch) == size]

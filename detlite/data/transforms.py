@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from ..ranges import Fraction, PositiveInt
-from ..registry import Block
+from ..registry import Block, block_arguments
 from .registries import TRANSFORM_REGISTRY
 
 
@@ -75,10 +75,8 @@ class _Nested:
     @classmethod
     def from_config(cls, block: Block) -> Any:
         """Build the transforms, then the one around them."""
-        arguments = {
-            key: value for key, value in block.items() if key not in ("name", "transforms")
-        }
-        return cls(transforms=build_transforms(block.transforms), **arguments)
+        arguments = {**block_arguments(block), "transforms": build_transforms(block.transforms)}
+        return cls(**arguments)
 
 
 @TRANSFORM_REGISTRY.register

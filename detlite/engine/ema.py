@@ -1,7 +1,7 @@
-"""A moving average of the weights (Polyak and Juditsky 1992; as used by Tarvainen and Valpola 2017)."""
+"""A moving average of the weights (Tarvainen and Valpola 2017, https://arxiv.org/abs/1703.01780)."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +48,8 @@ class ModelEMA:
         finally:
             model.load_state_dict(trained)
 
-    def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
-        """The average and the number of updates."""
-        return {"weights": self.weights, "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, int | dict[str, Tensor]]) -> None:
-        """Take back what ``state_dict`` gave."""
-        weights, updates = state["weights"], state["updates"]
-        assert isinstance(weights, dict)
-        assert isinstance(updates, int)
+    def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
+        """Go on with the ``weights`` and ``updates`` of an earlier average."""
         for name, value in self.weights.items():
             value.copy_(weights[name])
         self.updates = updates

@@ -61,7 +61,7 @@ class Predictor:
         self.batch_size = batch_size
 
     @overload
-    def __call__(self, images: ImageLike) -> Instances: ...
+    def __call__(self, images: ImageLike) -> Instances: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Sequence[ImageLike]) -> list[Instances]: ...
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Instances | list[Instances]:

@@ -79,7 +79,8 @@ class Trainer:
             self._batches = iter(self.loader)
             self.model.train()
             self._call("before_train")
-            for self.iter in range(self.start_iter, self.max_iter):
+            for iteration in range(self.start_iter, self.max_iter):
+                self.iter = iteration
                 self._call("before_step")
                 self.run_step()
                 self._call("after_step")
@@ -120,18 +121,14 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        state = {
+        state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "hooks": {
-                name: hook_state for name, hook in self._named_hooks()
-                if (hook_state := hook.state_dict())
-            },
-        }  # fmt: skip
+            "hooks": {name: hook.state_dict() for name, hook in self._named_hooks()},
+        }
         if self.ema is not None:
-            state["ema"] = self.ema.weights
-            state["ema_updates"] = self.ema.updates
+            state |= {"ema": self.ema.weights, "ema_updates": self.ema.updates}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,7 +136,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None and "ema" in state:
-            self.ema.load_state_dict({"weights": state["ema"], "updates": state["ema_updates"]})
+            self.ema.load(state["ema"], state["ema_updates"])
         for name, hook in self._named_hooks():
             if name in state["hooks"]:
                 hook.load_state_dict(state["hooks"][name])

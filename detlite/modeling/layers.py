@@ -72,6 +72,13 @@ def make_norm(name: NormName, channels: int) -> nn.Module | None:
     return makers[name](channels) if name else None
 
 
+def init_xavier(conv: nn.Conv2d) -> None:
+    """Begin a convolution of a neck as Caffe2's XavierFill does; all peers' pyramids do."""
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 class ConvNorm(nn.Conv2d):
     """A convolution, then a normalization, then a ReLU, the last two where asked for.
 

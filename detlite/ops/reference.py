@@ -15,8 +15,9 @@ NMS_BLOCK = 1024
 
 def valid_boxes(boxes: Tensor) -> Tensor:
     """Which boxes (..., 4) are finite and have an area: (...) bool."""
-    finite = boxes.isfinite().all(dim=-1)
-    return finite & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+    # A finite area has finite corners; it is 0 or infinite too where the type cannot hold it.
+    area = box_area(boxes)
+    return area.isfinite() & (area > 0) & (boxes[..., 2] > boxes[..., 0])
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def match_anchors(
     allow_low_quality: bool,
 ) -> tuple[Tensor, Tensor]:
     """Match anchors (R, 4) to ground truth (G, 4): indices (R,) int64 and labels (R,) int8."""
-    if len(gt_boxes) == 0:
+    if len(gt_boxes) == 0 or len(anchors) == 0:
         matched = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
         return matched, matched.to(torch.int8)
     iou = box_iou(gt_boxes, anchors)
@@ -151,7 +152,8 @@ def sigmoid_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: flo
     """Sum of the focal loss (Lin et al. 2017, eq. 5) over logits (R, K) and classes (R,)."""
     targets = classes[:, None] == torch.arange(logits.shape[1], device=logits.device)
     p = logits.sigmoid()
-    p_wrong = torch.where(targets, 1 - p, p)
+    # Not 0, where a power below 1 has an infinite slope.
+    p_wrong = torch.where(targets, 1 - p, p).clamp(min=torch.finfo(p.dtype).tiny)
     weight = torch.where(targets, alpha, 1 - alpha) * p_wrong**gamma
     weight = torch.where(classes[:, None] >= 0, weight, 0)
     entropy = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")

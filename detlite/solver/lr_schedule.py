@@ -8,6 +8,7 @@ import math
 from abc import abstractmethod
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..ranges import Fraction, NonNegativeInt, PositiveFloat
@@ -28,7 +29,7 @@ class _WarmupLR(LRScheduler):
     def factor(self, iteration: int) -> float:
         """What the base rate is multiplied by at an iteration, warm-up aside."""
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group at the current iteration."""
         factor = self.factor(self.last_epoch)
         if self.last_epoch < self.warmup_iters:

@@ -34,8 +34,10 @@ class Instances:
         """Add or replace a field.
 
         Raises:
-            ValueError: Its length is not that of the other fields.
+            ValueError: Its length is not that of the other fields, or its name is taken.
         """
+        if name.startswith("_") or hasattr(type(self), name):
+            raise ValueError(f"no field of Instances can be named '{name}'")
         others = [field for key, field in self._fields.items() if key != name]
         if others and len(value) != len(others[0]):
             raise ValueError(
@@ -96,6 +98,8 @@ class Instances:
 
         Iterating over Instances gives its objects one by one, each as Instances of length 1.
         """
+        if isinstance(item, Tensor) and item.ndim == 0:
+            item = int(item)
         if isinstance(item, int):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"index {item} is out of range for {len(self)} objects")

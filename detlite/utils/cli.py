@@ -17,7 +17,8 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
     ``--debug``, which is added to the parser, both show their traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
-    arguments = parser.parse_args()
+    # Overrides may stand before and behind the options.
+    arguments = parser.parse_intermixed_args()
     try:
         main(arguments)
     except UserError as error:

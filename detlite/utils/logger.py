@@ -32,8 +32,8 @@ class _Formatter(logging.Formatter):
         where = f"[{self.formatTime(record, self.datefmt)} {record.name.rpartition('.')[2]}]:"
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         if self.color:
-            where = colored(where, "green", force_color=True)
-            level = colored(level, _COLORS.get(record.levelname), force_color=True)  # type: ignore[arg-type]
+            where = colored(where, "green")
+            level = colored(level, _COLORS.get(record.levelname))
         text = f"{where} {level}{record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)

@@ -1,7 +1,6 @@
 """Ground truth from COCO's JSON, and results of its form as batches of a model's outputs."""
 
 import json
-import os
 import pathlib
 from dataclasses import dataclass
 
@@ -109,14 +108,6 @@ def random_content(seed, num_images=12, categories=(3, 7, 90)):
                 results.append({**common, "bbox": moved, "score": score})
     named = [{"id": category, "name": f"class {category}"} for category in categories]
     return {"images": images, "categories": named, "annotations": annotations}, results
-
-
-@pytest.fixture
-def datasets_dir():
-    """The folder of the real data sets."""
-    if "DETLITE_DATASETS" not in os.environ:
-        pytest.skip("DETLITE_DATASETS is not set: no real data")
-    return pathlib.Path(os.environ["DETLITE_DATASETS"])
 
 
 @pytest.fixture

@@ -111,8 +111,8 @@ def _place(rng: Generator, class_index: int, layout: Layout, others: list[Shape]
     for _ in range(_PLACEMENT_TRIALS):
         # Log-uniform, so that small, middle and large shapes are about equally frequent.
         radius = 0.5 * float(np.exp(rng.uniform(low, high)))
-        # The centre stays inside: at most about half of a shape is cut off by the border.
-        margin = 0.6 * radius
+        # The border cuts off a small part of a shape at most.
+        margin = 0.85 * radius
         centre_x = rng.uniform(margin, max(width - margin, margin + 1.0))
         centre_y = rng.uniform(margin, max(height - margin, margin + 1.0))
         angle, squeeze = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.75, 1.0)
@@ -233,6 +233,6 @@ def _contrasting_colour(rng: Generator, region: np.ndarray) -> np.ndarray:
         saturation, value = int(rng.integers(120, 256)), int(rng.integers(110, 256))
         pixel = np.array([[[hue, saturation, value]]], dtype=np.uint8)
         colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
-        if np.abs(colour - ground).max() > 70.0:
+        if np.abs(colour - ground).max() > 80.0:
             break
     return colour

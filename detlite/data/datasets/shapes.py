@@ -41,8 +41,8 @@ class Shapes(DetectionDataset):
         image_size: tuple[PositiveInt, PositiveInt] = (128, 128),
         num_classes: Annotated[int, Meta(ge=1, le=len(CLASS_NAMES))] = 3,
         max_objects: PositiveInt = 6,
-        size_range: tuple[Fraction, Fraction] = (0.1, 0.6),
-        max_cover: Fraction = 0.3,
+        size_range: tuple[Fraction, Fraction] = (0.12, 0.6),
+        max_cover: Fraction = 0.2,
         empty_fraction: Fraction = 0.025,
         title: str = "",
     ) -> None:

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
 from ...ranges import Fraction, PositiveInt
 from ...structures import Instances
-from ...visualization import Visualizer, make_grid
+from ...visualization import Visualizer, make_grid, write_picture
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer, autocast
@@ -83,9 +81,3 @@ class PredictionPictures(HookBase):
         write_picture(sheet, make_grid(pictures, self.columns))
         logger.info("drew %d images, see %s", len(pictures), sheet)
 
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write an (H, W, 3) RGB picture; the extension says the format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"cannot write the picture {path}")

@@ -135,9 +135,10 @@ class ResNet(Backbone):
                 f"groups and width_per_group need depth 50 or more, got depth {depth}, "
                 f"groups {groups}, width_per_group {width_per_group}"
             )
-        self.out_features = sorted(out_features)
+        self.out_features: list[str] = sorted(out_features)
         self.stem = Stem(64, norm)
-        channels, self._shapes = 64, {}
+        channels = 64
+        self._shapes: dict[str, ShapeSpec] = {}
         for i, (stage, num_blocks) in enumerate(zip(STAGES, BLOCKS[depth], strict=True)):
             blocks = []
             for j in range(num_blocks):
@@ -181,7 +182,8 @@ class ResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if zero_init_residual and isinstance(module, BasicBlock | BottleneckBlock):
                 last = module.conv2 if isinstance(module, BasicBlock) else module.conv3
-                nn.init.zeros_(last.norm.weight)
+                assert last.norm is not None
+                nn.init.zeros_(last.norm.weight)  # type: ignore[arg-type]
 
     def _freeze(self, freeze_at: int) -> None:
         for name in ("stem", *STAGES)[:freeze_at]:

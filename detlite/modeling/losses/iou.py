@@ -108,4 +108,5 @@ def _overlap(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _hull(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     upper_left = torch.min(predicted[:, :2], target[:, :2])
     lower_right = torch.max(predicted[:, 2:], target[:, 2:])
-    return (lower_right - upper_left).unbind(dim=1)
+    width, height = (lower_right - upper_left).unbind(dim=1)
+    return width, height

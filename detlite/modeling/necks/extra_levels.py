@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...structures import ShapeSpec
 from ..interfaces import ExtraLevels
+from ..layers import init_xavier
 from ..registries import EXTRA_LEVELS_REGISTRY
 
 
@@ -37,9 +38,8 @@ class P6P7(ExtraLevels):
         in_channels = input_shape[source].channels
         self.p6 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
-        for conv in (self.p6, self.p7):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+        init_xavier(self.p6)
+        init_xavier(self.p7)
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """Make P6 and P7 of the source map."""

@@ -10,7 +10,7 @@ from ...ranges import PositiveInt
 from ...registry import Block, block_arguments
 from ...structures import ShapeSpec
 from ..interfaces import ExtraLevels, Neck
-from ..layers import ConvNorm, NormName
+from ..layers import ConvNorm, NormName, init_xavier
 from ..registries import EXTRA_LEVELS_REGISTRY, NECK_REGISTRY
 
 
@@ -36,17 +36,16 @@ class FPN(Neck):
         self.sources = {_level_name(spec.stride): name for name, spec in input_shape.items()}
         self.laterals = nn.ModuleDict()
         self.outputs = nn.ModuleDict()
-        self.extra_levels = extra_levels
         self._shapes = {}
         for spec in input_shape.values():
             level = _level_name(spec.stride)
             self.laterals[level] = ConvNorm(spec.channels, out_channels, 1, norm=norm)
             self.outputs[level] = ConvNorm(out_channels, out_channels, 3, norm=norm)
             self._shapes[level] = ShapeSpec(out_channels, spec.stride)
-        for conv in (*self.laterals.values(), *self.outputs.values()):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                init_xavier(module)
+        self.extra_levels = extra_levels
         stride = max(spec.stride for spec in input_shape.values())
         for i in range(extra_levels.num_levels if extra_levels else 0):
             extra = stride * 2 ** (i + 1)

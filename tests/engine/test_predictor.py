@@ -1,0 +1,82 @@
+"""A checkpoint is enough to predict."""
+
+import numpy as np
+import pytest
+import torch
+
+from detlite import Predictor
+from detlite.errors import CheckpointError, ConfigError
+from detlite.visualization import write_picture
+
+
+@pytest.fixture
+def weights(train, tmp_path):
+    """A checkpoint of a tiny model that finds something."""
+    train("model.postprocessor.score_thresh=0.0", "model.postprocessor.max_detections=7")
+    return tmp_path / "run/model_final.pth"
+
+
+def picture(height=60, width=90):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_a_checkpoint_needs_nothing_else(weights):
+    predictor = Predictor(weights)
+    found = predictor(picture())
+    assert found.image_size == (60, 90)
+    assert found.pred_boxes.shape == (7, 4)
+    assert predictor.class_names == ("circle", "triangle", "square")
+
+
+def test_arrays_tensors_and_files_give_the_same(weights, tmp_path):
+    image = picture()
+    write_picture(tmp_path / "a.png", image)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    results = Predictor(weights)([image, tensor, tmp_path / "a.png", str(tmp_path / "a.png")])
+    for other in results[1:]:
+        assert torch.equal(other.pred_boxes, results[0].pred_boxes)
+
+
+def test_batches_give_what_single_images_give(weights):
+    # Of one size: padding, which a batch of several sizes needs, is part of what the network sees.
+    images = [picture(64, 96), picture(64, 96)[::-1], picture(64, 96)[:, ::-1]]
+    single = Predictor(weights)(images)
+    batched = Predictor(weights, batch_size=2)(images)
+    for one, other in zip(single, batched, strict=True):
+        assert torch.allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_a_batch_of_several_sizes_gives_each_image_its_own_pixels(weights):
+    images = [picture(64, 64), picture(64, 96), picture(96, 64)]
+    found = Predictor(weights, batch_size=2)(images)
+    assert [r.image_size for r in found] == [(64, 64), (64, 96), (96, 64)]
+    for image, instances in zip(images, found, strict=True):
+        height, width = image.shape[:2]
+        limits = torch.tensor([width, height, width, height])
+        assert (instances.pred_boxes <= limits).all()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), torch.zeros(8, 8, 3).byte()]
+)
+def test_what_is_no_image_is_refused_with_its_shape(weights, image):
+    with pytest.raises(ValueError, match=r"an image is a path or an RGB .* got \(8, 8"):
+        Predictor(weights)(image)
+
+
+def test_a_checkpoint_cannot_make_its_reader_run_a_file(weights, tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'planted')!r}, 'w')")
+    content = torch.load(weights)
+    content["config"] = content["config"].replace(
+        "imports: []", f"imports: [{tmp_path / 'evil.py'}]"
+    )
+    torch.save(content, tmp_path / "evil.pth")
+    with pytest.raises(ConfigError, match=r"evil.py.*--trust-imports"):
+        Predictor(tmp_path / "evil.pth")
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_text_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "a.pth").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        Predictor(tmp_path / "a.pth")

@@ -1,0 +1,112 @@
+"""tools/visualize.py: pictures of detections and of annotations, and its errors."""
+
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from detlite import build_trainer, load_config
+from detlite.visualization import write_picture
+
+QUICKSTART = pathlib.Path(__file__).parents[2] / "configs/quickstart.yaml"
+TINY = [
+    "data.train=[{name: Shapes, num_images: 4}]",
+    "data.test=[{name: Shapes, num_images: 3, seed: 9}]",
+    "data.num_workers=0",
+    "data.batch_size=2",
+    "model.neck.out_channels=16",
+    "solver.max_iter=1",
+    "train.hooks=[]",
+    "model.postprocessor.score_thresh=0.0",
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A checkpoint of a tiny model."""
+    folder = tmp_path_factory.mktemp("run")
+    build_trainer(load_config(QUICKSTART, [*TINY, f"output_dir={folder}"])).train()
+    return folder / "model_final.pth"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images in a folder, one in a folder below, two of them of the same name."""
+    pixels = np.full((50, 80, 3), 200, np.uint8)
+    for name in ("in/a.jpg", "in/b.png", "in/deep/a.png"):
+        write_picture(tmp_path / name, pixels)
+    (tmp_path / "in/notes.txt").write_text("no image")
+    return tmp_path / "in"
+
+
+def drawn(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_folders_files_and_patterns_are_drawn_without_a_config(
+    run_tool, weights, images, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    code, _, _ = run_tool(
+        "visualize", "--weights", weights, "--input", images / "a.jpg", images, "in/*.png",
+        "--output", out, "--score-thresh", 0, "--batch-size", 2,
+    )  # fmt: skip
+    assert code == 0
+    assert drawn(out) == ["a.jpg", "a_2.jpg", "b.jpg"]
+    assert cv2.imread(str(out / "b.jpg")).shape[1] >= 480
+
+
+def test_an_unreadable_image_is_told_and_the_others_are_drawn(run_tool, weights, images, tmp_path):
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    code, _, err = run_tool(
+        "visualize", "--weights", weights, "--input", images, "--output", tmp_path / "out"
+    )
+    assert code == 1
+    assert "broken.jpg" in err
+    assert drawn(tmp_path / "out") == ["a.jpg", "a_2.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--augmented"]])
+def test_annotations_of_a_config_are_drawn(run_tool, tmp_path, extra):
+    out = tmp_path / "out"
+    code, _, _ = run_tool(
+        "visualize", "--config-file", QUICKSTART, "--dataset", "train", "--num-images", 3,
+        "--output", out, *extra, *TINY,
+    )  # fmt: skip
+    assert code == 0
+    assert len(drawn(out)) == 3
+
+
+def test_ground_truth_is_drawn_beside_prediction(run_tool, weights, tmp_path):
+    out = tmp_path / "out"
+    code, _, _ = run_tool("visualize", "--weights", weights, "--dataset", "test", "--output", out)
+    assert code == 0
+    height, width = cv2.imread(str(out / drawn(out)[0])).shape[:2]
+    assert width > 1.9 * height
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "a.jpg"], "--input needs --weights"),
+        (["--weights", "nowhere.pth", "--input", "a.jpg"], "no checkpoint nowhere.pth"),
+        (["--dataset", "train"], "--dataset needs --config-file"),
+        ([], "give either --input"),
+        (["--dataset", "train", "--config-file", "x", "--score-thresh", "3"], "got 3.0"),
+    ],
+)
+def test_a_mistake_ends_with_its_message_and_code_2(run_tool, tmp_path, arguments, message):
+    code, _, err = run_tool("visualize", "--output", tmp_path / "out", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_input_that_names_nothing_is_told(run_tool, weights, tmp_path):
+    code, _, err = run_tool(
+        "visualize", "--weights", weights, "--input", "nowhere/*.jpg", "--output", tmp_path
+    )
+    assert code == 2
+    assert "--input nowhere/*.jpg: there is no such file" in err

@@ -1,0 +1,201 @@
+"""Draw what a model sees on images, or what a data set is annotated with.
+
+    python tools/visualize.py --weights model_final.pth --input a.jpg folder/ '*.png' --output out/
+    python tools/visualize.py --config-file X.yaml --dataset train --augmented --output out/
+    python tools/visualize.py --weights model_final.pth --dataset test --output out/
+
+The last one draws ground truth beside prediction. A checkpoint of detlite needs no config.
+"""
+
+import argparse
+import glob
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from detlite import Config, DataError, Instances, Predictor, UserError, load_config
+from detlite.data import TrainingData, build_datasets, build_transforms, read_image
+from detlite.data.samplers import SamplePosition
+from detlite.utils.cli import run_cli
+from detlite.utils.logger import setup_logger
+from detlite.visualization import Visualizer, write_picture
+
+logger = logging.getLogger("detlite.visualize")
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Smaller pictures are enlarged by a whole factor, so that labels can be read.
+MIN_SIDE = 480
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", metavar="model.pth", help="a checkpoint of detlite")
+    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, patterns")
+    parser.add_argument("--config-file", metavar="X.yaml", help="the config of the data set")
+    parser.add_argument("--dataset", choices=["train", "test"], help="draw data of the config")
+    parser.add_argument("--augmented", action="store_true", help="after data.train_transforms")
+    parser.add_argument("--num-images", type=int, default=20, help="of the data set; default 20")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--score-thresh", type=float, default=0.5, help="default 0.5")
+    parser.add_argument("--batch-size", type=int, default=1, help="images at a time; default 1")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--trust-imports", action="store_true", help="run the files that the checkpoint imports"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="with --config-file"
+    )
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    setup_logger()
+    _check(arguments)
+    predictor = None
+    if arguments.weights:
+        predictor = Predictor(
+            arguments.weights,
+            device=arguments.device,
+            batch_size=arguments.batch_size,
+            trust_imports=arguments.trust_imports,
+        )
+    output = Path(arguments.output)
+    if arguments.input:
+        assert predictor is not None
+        draw_images(predictor, arguments.input, output, arguments.score_thresh)
+        return
+    if arguments.config_file:
+        config = load_config(arguments.config_file, arguments.overrides)
+    else:
+        assert predictor is not None
+        config = predictor.config
+    draw_dataset(config, predictor, output, arguments)
+
+
+def draw_images(
+    predictor: Predictor, inputs: list[str], output: Path, score_thresh: float
+) -> None:
+    """Draw detections on every image that the inputs name, in batches."""
+    paths = find_images(inputs)
+    names = _picture_names(paths)
+    unreadable = []
+    drawn = 0
+    for begin in range(0, len(paths), predictor.batch_size):
+        images = {}
+        for path in paths[begin : begin + predictor.batch_size]:
+            try:
+                images[path] = read_image(path)
+            except DataError as error:
+                unreadable.append(path)
+                logger.error("%s", error)
+        for (path, image), found in zip(images.items(), predictor([*images.values()]), strict=True):
+            visualizer = Visualizer(
+                image, predictor.class_names, score_thresh=score_thresh, min_side=MIN_SIDE
+            )
+            write_picture(output / names[path], visualizer.draw(found))
+            drawn += 1
+            logger.info("%s: %s", path, _summary(found, predictor.class_names, score_thresh))
+    logger.info("drew %d images into %s", drawn, output)
+    if unreadable:
+        logger.error("%d of %d images could not be read", len(unreadable), len(paths))
+        sys.exit(1)
+
+
+def draw_dataset(
+    config: Config, predictor: Predictor | None, output: Path, arguments: argparse.Namespace
+) -> None:
+    """Draw the annotations of a data set, beside them the detections if there is a model."""
+    blocks = config.data.train if arguments.dataset == "train" else config.data.test
+    datasets = build_datasets(blocks, f"data.{arguments.dataset}")
+    transforms = build_transforms(config.data.train_transforms) if arguments.augmented else []
+    data = TrainingData(datasets, transforms, seed=config.seed)
+    names = datasets[0].class_names
+    count = min(arguments.num_images, len(data))
+    for i in range(count):
+        sample = data[SamplePosition(i, i)]
+        if isinstance(sample, str):
+            raise DataError(sample)
+        visualizer = Visualizer(
+            sample["image"], names, score_thresh=arguments.score_thresh, min_side=MIN_SIDE
+        )
+        picture: np.ndarray = visualizer.draw(sample["instances"])
+        if predictor is not None:
+            picture = visualizer.draw_comparison(sample["instances"], predictor(sample["image"]))
+        write_picture(output / f"{i:05d}_{Path(sample['file_name']).stem}.jpg", picture)
+    logger.info("drew %d of the %d images of data.%s into %s", count, len(data),
+                arguments.dataset, output)  # fmt: skip
+
+
+def find_images(inputs: list[str]) -> list[Path]:
+    """The images that files, folders and patterns name, each once, in their order.
+
+    Raises:
+        UserError: An input names nothing.
+    """
+    found: dict[Path, Path] = {}
+    for entry in inputs:
+        paths = sorted(_expand(entry))
+        if not paths:
+            raise UserError(
+                f"--input {entry}: there is no such file, and no image ({', '.join(EXTENSIONS)}) "
+                "in such a folder or of such a pattern"
+            )
+        for path in paths:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _expand(entry: str) -> Iterator[Path]:
+    path = Path(entry)
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    else:
+        yield from (Path(p) for p in glob.glob(entry, recursive=True) if Path(p).is_file())
+
+
+def _picture_names(paths: list[Path]) -> dict[Path, str]:
+    """A file name for each picture; images of the same name in other folders get a number."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = f"{path.stem}.jpg", 2
+        while name in taken:
+            name, number = f"{path.stem}_{number}.jpg", number + 1
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def _summary(found: Instances, class_names: tuple[str, ...], score_thresh: float) -> str:
+    shown = found[found.scores >= score_thresh]
+    counts: dict[str, int] = {}
+    for index in shown.pred_classes.tolist():
+        counts[class_names[index]] = counts.get(class_names[index], 0) + 1
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+    return f"{listed} (score >= {score_thresh:g})"
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.input) == bool(arguments.dataset):
+        raise UserError("give either --input, images to detect on, or --dataset train|test")
+    if arguments.input and not arguments.weights:
+        raise UserError("--input needs --weights, the checkpoint of the model that detects")
+    if arguments.dataset and not (arguments.config_file or arguments.weights):
+        raise UserError("--dataset needs --config-file (or --weights, whose config is taken)")
+    if not 0 <= arguments.score_thresh <= 1:
+        raise UserError(f"--score-thresh must be in [0, 1], got {arguments.score_thresh}")
+    if arguments.batch_size < 1 or arguments.num_images < 1:
+        raise UserError("--batch-size and --num-images must be at least 1")
+
+
+if __name__ == "__main__":
+    run_cli(main, parser())
