@@ -48,9 +48,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust-imports", action="store_true", help="run the files that the checkpoint imports"
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="with --config-file"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="with --config-file")
     return parser
 
 
@@ -79,9 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     draw_dataset(config, predictor, output, arguments)
 
 
-def draw_images(
-    predictor: Predictor, inputs: list[str], output: Path, score_thresh: float
-) -> None:
+def draw_images(predictor: Predictor, inputs: list[str], output: Path, score_thresh: float) -> None:
     """Draw detections on every image that the inputs name, in batches."""
     paths = find_images(inputs)
     names = _picture_names(paths)

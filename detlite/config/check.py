@@ -104,15 +104,16 @@ class Checker:
         return self._plain(annotation, value, title, path)
 
     def _plain(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:
+        plain = plain_annotation(annotation)
         try:
-            return msgspec.convert(value, plain_annotation(annotation))
+            return msgspec.convert(value, plain)
         except msgspec.ValidationError as error:
             # msgspec names the entry of a list or mapping at which it stopped: "... - at `$[1]`".
             entry = str(error).partition(" - at `$")[2].rstrip("`")
             self._report(
                 path,
-                f"{title} key '{path[-1]}'{' entry ' + entry if entry else ''} must be "
-                f"{describe(annotation)}, got {value!r:.60} ({type(value).__name__})",
+                f"{title} key '{path[-1]}' must be {describe(plain)}, got {value!r:.60} "
+                f"({type(value).__name__}){'; see entry ' + entry if entry else ''}",
             )
             return None
         except TypeError:

@@ -11,6 +11,10 @@ from .tree import YAML_SCALARS, KeyPath
 class _Dumper(yaml.SafeDumper):
     """Quotes a text that YAML 1.1 or 1.2 would take for something else; each stays on its line."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Whether a value that stands in several places is written out in each: yes."""
+        return True
+
 
 for _tag, _pattern, _first in YAML_SCALARS:
     _Dumper.add_implicit_resolver(_tag, _pattern, _first)

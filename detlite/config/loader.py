@@ -1,5 +1,6 @@
 """``load_config``: read a YAML with its bases, overrides and imports, and check it."""
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -84,7 +85,8 @@ def import_component(entry: str, named_by: str) -> ModuleType:
         if not entry.endswith(".py"):
             return importlib.import_module(entry)
         path = Path(entry).resolve()
-        name = "detlite_imports." + "_".join(path.with_suffix("").parts[1:])
+        # Named by its whole path, since two projects may have files of the same name.
+        name = f"detlite_imports.{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:10]}"
         if name in sys.modules:
             return sys.modules[name]
         if not path.is_file():

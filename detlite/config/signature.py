@@ -119,9 +119,17 @@ def describe(annotation: Any) -> str:
         members = [member for member in get_args(annotation) if member is not Ellipsis]
         if get_origin(annotation) is tuple and Ellipsis not in get_args(annotation):
             return f"a list of {len(members)}: {', '.join(describe(m) for m in members)}"
-        return f"a list of {describe(members[0])}" if members else "a list"
-    words = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+        return f"a list (each entry {describe(members[0])})"
+    words = {
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        list: "a list",
+        dict: "a mapping",
+    }
+    name = getattr(annotation, "__name__", str(annotation))
+    return words.get(get_origin(annotation) or annotation, name)
 
 
 def _limits(meta: Any) -> str:

@@ -166,12 +166,12 @@ def parse_override(text: str) -> Tree:
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{source}: the value is not valid YAML: {problem}") from None
-    constructed = None if node is None else _Constructor(source, tree.origins).value(node, path)
+    inner: Any = None if node is None else _Constructor(source, tree.origins).value(node, path)
+    for part in reversed(path):
+        inner = Step({part: inner})
+    tree.values = inner
     steps = [path[:length] for length in range(1, len(path) + 1)]
     tree.origins = dict.fromkeys((*steps, *tree.origins), Origin(source))
-    for part in reversed(path):
-        constructed = Step({part: constructed})
-    tree.values = constructed
     return tree
 
 
@@ -221,8 +221,9 @@ class _Constructor:
                 raise self._error(key_node, "YAML 1.2 has no `<<`; name a file in `_base_` instead")
             if key in values:
                 raise self._error(key_node, f"key '{key}' stands here a second time")
-            values[key] = self.value(value_node, (*path, key))
-            self.origins[path + (key,)] = Origin(self.source, key_node.start_mark.line + 1)
+            here = (*path, key)
+            values[key] = self.value(value_node, here)
+            self.origins[here] = Origin(self.source, key_node.start_mark.line + 1)
         return values
 
     def _error(self, node: yaml.Node, problem: str) -> ConfigError:

@@ -36,9 +36,12 @@ class ResizeShortestEdge(v2.Transform):
         """Draw the size of this image."""
         height, width = v2.query_size(flat_inputs)
         draw = int(torch.randint(len(self.min_sizes), ())) if len(self.min_sizes) > 1 else 0
-        scale = self.min_sizes[draw] / min(height, width)
-        scale = min(scale, self.max_size / max(height, width))
-        return {"size": [max(int(side * scale + 0.5), 1) for side in (height, width)]}
+        shorter = self.min_sizes[draw]
+        scale = shorter / min(height, width)
+        # In the order in which detectron2 computes them, so that sizes agree to the pixel.
+        sides = (shorter, scale * width) if height < width else (scale * height, shorter)
+        scale = min(self.max_size / max(sides), 1.0)
+        return {"size": [max(int(side * scale + 0.5), 1) for side in sides]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Scale an image or boxes."""

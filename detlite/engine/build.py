@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import nn
 
 from ..checkpoint import (
@@ -27,13 +26,12 @@ from ..data import (
 )
 from ..errors import CheckpointError, ConfigError, UserError
 from ..evaluation import EVALUATOR_REGISTRY, inference_on_dataset
-from ..modeling import MetaArch, build_meta_arch, count_parameters
+from ..modeling import MetaArch, build_meta_arch
 from ..registry import Block
 from ..solver import SCHEDULE_REGISTRY, build_optimizer
 from ..utils.distributed import is_main_process
 from .ema import ModelEMA
 from .hook_base import HookBase
-from .hooks import flatten_results
 from .registries import HOOK_REGISTRY
 from .trainer import Trainer, autocast
 
@@ -81,9 +79,13 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     class_names = datasets[0].class_names
     test_loaders = build_test_loaders(config, class_names)
     model = build_model(config, class_names)
-    trained = count_parameters(model)
-    logger.info("%s with %.2fM parameters, %.2fM of them trained", config.model.name,
-                trained[0] / 1e6, trained[1] / 1e6)  # fmt: skip
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    logger.info(
+        "%s with %.2fM parameters, %.2fM of them trained",
+        config.model.name,
+        sum(size for size, _ in sizes) / 1e6,
+        sum(size for size, trained in sizes if trained) / 1e6,
+    )
     solver, train = config.solver, config.train
     try:
         optimizer = build_optimizer(
@@ -200,8 +202,6 @@ def evaluate_model(
         ]
         with autocast(device, config.test.precision):
             results[name] = inference_on_dataset(model, loader, evaluators)
-    main = {k: v for k, v in flatten_results(results).items() if k.count("-") == 0}
-    logger.info("results\n%s", tabulate([main], headers="keys", floatfmt=".3f"))
     return results
 
 

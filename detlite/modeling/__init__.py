@@ -21,7 +21,6 @@ from .interfaces import (
 from .loss_normalizer import BatchNormalizer, MovingAverageNormalizer, PerImageNormalizer
 from .matcher import MaxIoUMatcher
 from .meta_arch import RetinaNet
-from .meta_arch.retinanet import count_parameters
 from .postprocessing import NMSPostprocessor
 from .preprocessing import ImageNormalizer
 from .registries import (
@@ -76,7 +75,6 @@ __all__ = [
     "anchor_generators",
     "backbones",
     "build_meta_arch",
-    "count_parameters",
     "heads",
     "losses",
     "meta_arch",

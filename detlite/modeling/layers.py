@@ -1,7 +1,7 @@
 """Layers that several parts use."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -77,6 +77,17 @@ def init_xavier(conv: nn.Conv2d) -> None:
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+
+
+def init_prior(conv: nn.Conv2d, prior_prob: float) -> None:
+    """Let a head's last convolution begin with this score everywhere (RetinaNet, section 4.1)."""
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
+
+
+def by_anchor(levels: Sequence[Tensor], values: int) -> Tensor:
+    """Join a head's outputs (N, A * values, H, W) in the anchors' order, (N, R, values)."""
+    return torch.cat([x.permute(0, 2, 3, 1).reshape(len(x), -1, values) for x in levels], dim=1)
 
 
 class ConvNorm(nn.Conv2d):

@@ -17,7 +17,7 @@ EPS = 1e-8
 class AsymmetricLoss(ClassificationLoss):
     """Focal loss whose positives and negatives fade by themselves, and easy negatives entirely.
 
-    With p = sigmoid(logit) and p_m = max(p - margin, 0) (section 2.3 and 2.4 of the paper)::
+    With p = sigmoid(logit) and p_m = max(p - margin, 0), the paper's definition is::
 
         positive   -(1 - p) ** gamma_pos * log(p)
         negative   -p_m ** gamma_neg * log(1 - p_m)

@@ -10,7 +10,7 @@ from detlite import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from detlite.modeling.layers import ConvNorm
 from detlite.ranges import PositiveFloat
 
-Norm = Literal["BN", "FrozenBN", "SyncBN", "GN"]
+Norm = Literal["BN", "SyncBN", "GN"]
 
 # Table 1 of the paper by stride: kernel size, expanded channels, channels, whether channels are
 # weighted, stride. The kernel sizes are those of the authors' code.

@@ -4,17 +4,15 @@ Used by NAS-FPN (Ghiasi et al. 2019, https://arxiv.org/abs/1904.07392), Efficien
 2019, https://arxiv.org/abs/1911.09070) and RTMDet (Lyu et al. 2022, https://arxiv.org/abs/2212.07784).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-import torch
 import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
 from detlite import HEAD_REGISTRY, Head, ShapeSpec
-from detlite.modeling.layers import make_norm
+from detlite.modeling.layers import by_anchor, init_prior, make_norm
 from detlite.ranges import NonNegativeInt
 
 
@@ -58,7 +56,7 @@ class SepBNHead(Head):
     Args:
         num_convs: 3x3 convolutions in each of the two networks before its last.
         separable: Make them of a depthwise and a 1x1 convolution, as EfficientDet does: with 256
-            channels an eighth of the work.
+            channels a ninth of the work.
         norm: Normalization after each of them, one a level.
         prior_prob: The score that every anchor begins with (RetinaNet, section 4.1).
     """
@@ -89,13 +87,13 @@ class SepBNHead(Head):
         for conv in (self.cls_score, self.box_pred):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        init_prior(self.cls_score, prior_prob)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, 4)."""
         logits = [self.cls_score(x) for x in self.cls_subnet(features)]
         deltas = [self.box_pred(x) for x in self.box_subnet(features)]
-        return _by_anchor(logits, self.num_classes), _by_anchor(deltas, 4)
+        return by_anchor(logits, self.num_classes), by_anchor(deltas, 4)
 
 
 def _conv(channels: int, *, kernel_size: int = 3, groups: int = 1) -> nn.Conv2d:
@@ -110,8 +108,3 @@ def _conv(channels: int, *, kernel_size: int = 3, groups: int = 1) -> nn.Conv2d:
 
 def _separable_conv(channels: int) -> nn.Sequential:
     return nn.Sequential(_conv(channels, groups=channels), _conv(channels, kernel_size=1))
-
-
-def _by_anchor(levels: Sequence[Tensor], values: int) -> Tensor:
-    """Join levels (N, A * values, H, W) to (N, R, values)."""
-    return torch.cat([x.permute(0, 2, 3, 1).reshape(len(x), -1, values) for x in levels], dim=1)

@@ -69,7 +69,7 @@ def test_with_equal_normalizations_it_is_retinanets_head(training):
         torch.testing.assert_close(ours, theirs)
 
 
-def rise_of_error_in_evaluation(head):
+def shift_in_evaluation(head):
     """Mean difference of the logits between training and evaluation mode, on the same levels."""
     features = unlike_levels()
     with torch.no_grad():
@@ -80,8 +80,8 @@ def rise_of_error_in_evaluation(head):
 
 
 def test_statistics_of_each_level_fit_it_in_evaluation_which_shared_ones_do_not():
-    assert rise_of_error_in_evaluation(build_head()) < 0.02
-    assert rise_of_error_in_evaluation(build_head("RetinaNetHead", norm="BN")) > 0.5
+    assert shift_in_evaluation(build_head()) < 0.02
+    assert shift_in_evaluation(build_head("RetinaNetHead", norm="BN")) > 0.5
 
 
 def test_only_normalizations_multiply_with_the_levels():

@@ -80,4 +80,3 @@ class PredictionPictures(HookBase):
         sheet = self.folder.with_suffix(".jpg")
         write_picture(sheet, make_grid(pictures, self.columns))
         logger.info("drew %d images, see %s", len(pictures), sheet)
-

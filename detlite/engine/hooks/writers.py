@@ -5,8 +5,7 @@ import json
 import logging
 import math
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
@@ -81,16 +80,24 @@ class JSONWriter(HookBase):
 class TensorBoardWriter(HookBase):
     """Curves for TensorBoard, in the folder ``tensorboard`` of the output folder.
 
+    Without the package tensorboard, which is optional, it only says how to get it.
+
     Args:
         output_dir: Folder of the run.
     """
 
     def __init__(self, *, output_dir: str) -> None:
         self.folder = Path(output_dir) / "tensorboard"
-        self._writer: SummaryWriter | None = None
+        self._writer: Any = None
 
     def before_train(self, trainer: Trainer) -> None:
         """Open the file; what an interrupted run wrote of later iterations is hidden."""
+        try:
+            # Here and not above: an optional dependency, and slow to import.
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            logger.info("no curves for TensorBoard; `pip install tensorboard` brings them")
+            return
         self._writer = SummaryWriter(str(self.folder), purge_step=trainer.start_iter)
 
     def after_step(self, trainer: Trainer) -> None:

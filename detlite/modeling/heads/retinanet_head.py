@@ -1,17 +1,15 @@
 """RetinaNet's head (Lin et al. 2017, section 4)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
 from ...ranges import NonNegativeInt
 from ...structures import ShapeSpec
 from ..interfaces import Head
-from ..layers import ConvNorm, NormName
+from ..layers import ConvNorm, NormName, by_anchor, init_prior
 from ..registries import HEAD_REGISTRY
 
 
@@ -51,24 +49,16 @@ class RetinaNetHead(Head):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        assert self.cls_score.bias is not None
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        init_prior(self.cls_score, prior_prob)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, 4)."""
-        logits = [
-            _by_anchor(self.cls_score(self.cls_subnet(x)), self.num_classes) for x in features
-        ]
-        deltas = [_by_anchor(self.box_pred(self.box_subnet(x)), 4) for x in features]
-        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+        logits = [self.cls_score(self.cls_subnet(x)) for x in features]
+        deltas = [self.box_pred(self.box_subnet(x)) for x in features]
+        return by_anchor(logits, self.num_classes), by_anchor(deltas, 4)
 
 
 def _subnet(channels: int, num_convs: int, norm: NormName) -> nn.Sequential:
     return nn.Sequential(
         *(ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs))
     )
-
-
-def _by_anchor(x: Tensor, values: int) -> Tensor:
-    """(N, A * values, H, W) to (N, H * W * A, values)."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...registry import Block
 from ...structures import ImageList, Instances
@@ -218,9 +218,3 @@ class RetinaNet(MetaArch):
             )
             results.append({"instances": instances})
         return results
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters of a model, and those that are trained."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)

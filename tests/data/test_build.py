@@ -1,0 +1,166 @@
+import itertools
+import logging
+
+import pytest
+import torch
+
+from detlite import ConfigError, DataError
+from detlite.config.schema import (
+    ClipGradients,
+    Config,
+    DataSection,
+    EMASection,
+    SolverSection,
+    TrainSection,
+)
+from detlite.config.schema import TestSection as SectionOfTest
+from detlite.data import (
+    build_datasets,
+    build_test_loader,
+    build_train_loader,
+    check_class_count,
+    check_test_classes,
+)
+from detlite.registry import Block
+
+
+def config(**data):
+    return Config(
+        model=Block(name="RetinaNet"),
+        data=DataSection(**{"batch_size": 2, "num_workers": 0, **data}),
+        solver=SolverSection(clip_gradients=ClipGradients()),
+        train=TrainSection(ema=EMASection()),
+        test=SectionOfTest(batch_size=2),
+    )
+
+
+FLIP = Block(name="RandomHorizontalFlip", p=0.5)
+
+
+def take(loader, num_batches):
+    batches = []
+    for batch in itertools.islice(loader, num_batches):
+        batches.append([(s["file_name"], s["image"].tolist(), s["height"]) for s in batch])
+    return batches
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_loader_goes_on_with_the_same_samples(painted_dataset, num_workers):
+    datasets = [painted_dataset(9)]
+    section = {"train_transforms": [FLIP], "num_workers": num_workers}
+    whole = take(build_train_loader(config(**section), datasets), 6)
+    rest = take(build_train_loader(config(**section), datasets, start=4), 2)
+    assert rest == whole[4:]
+
+
+def test_the_seed_decides_on_order_and_augmentation(painted_dataset):
+    datasets = [painted_dataset(9)]
+    one, other = config(train_transforms=[FLIP]), config(train_transforms=[FLIP])
+    other.seed = 1
+    assert take(build_train_loader(one, datasets), 5) == take(build_train_loader(one, datasets), 5)
+    assert take(build_train_loader(one, datasets), 5) != take(
+        build_train_loader(other, datasets), 5
+    )
+
+
+def test_batches_are_of_one_orientation(painted_dataset):
+    batches = take(build_train_loader(config(), [painted_dataset(8)]), 20)
+    assert {len({height for _, _, height in batch}) for batch in batches} == {1}
+    mixed = take(build_train_loader(config(aspect_ratio_grouping=False), [painted_dataset(8)]), 20)
+    assert {len({height for _, _, height in batch}) for batch in mixed} == {1, 2}
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(True, 9), (False, 6)])
+def test_images_without_a_box_are_kept_or_left_out(painted_dataset, caplog, keep, expected):
+    caplog.set_level(logging.INFO, "detlite")
+    section = {"keep_empty_images": keep, "aspect_ratio_grouping": False, "batch_size": 1}
+    loader = build_train_loader(config(**section), [painted_dataset(9)])
+    assert len({batch[0][0] for batch in take(loader, expected)}) == expected
+    assert f"training on {expected} images of 'painted', 3 without a box" in caplog.text
+    assert ("left out" in caplog.text) is not keep
+
+
+def test_a_data_set_with_nothing_to_train_on_is_an_error(painted_dataset):
+    with pytest.raises(DataError, match="'painted': there is no image to train on among 1"):
+        build_train_loader(config(keep_empty_images=False), [painted_dataset(1)])
+
+
+def test_the_sampler_of_the_config_sees_the_classes_of_all_data_sets(painted_dataset):
+    datasets = [painted_dataset(3, name="a"), painted_dataset(6, name="b")]
+    block = Block(name="RepeatFactorSampler", threshold=1.0)
+    loader = build_train_loader(config(sampler=block), datasets)
+    sampler = loader.loader.batch_sampler.sampler
+    # Of 9 images 3 show each class, so that those come sqrt(9 / 3) times; 3 are empty.
+    assert sampler.factors.tolist() == pytest.approx([1, 3**0.5, 3**0.5] * 3)
+
+
+def test_every_test_image_comes_once_in_order(painted_dataset):
+    dataset = painted_dataset(5)
+    loader = build_test_loader(config(), dataset)
+    assert [len(batch) for batch in loader] == [2, 2, 1]
+    assert [s["image_id"] for batch in loader for s in batch] == [0, 1, 2, 3, 4]
+    assert loader.dataset is dataset
+    assert len(loader) == 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_stops_training_with_its_name(painted_dataset, num_workers):
+    datasets = [painted_dataset(2, broken=[0, 1])]
+    loader = build_train_loader(config(num_workers=num_workers), datasets)
+    with pytest.raises(DataError, match=r"\.jpg' is broken: .*\n.*set data\.broken_image=skip"):
+        take(loader, 1)
+
+
+def test_a_skipped_image_is_told_in_the_log(painted_dataset, caplog):
+    section = {"broken_image": "skip", "aspect_ratio_grouping": False}
+    loader = build_train_loader(config(**section), [painted_dataset(4, broken=[1])])
+    take(loader, 2)
+    assert "skipped an image, another takes its place: image file" in caplog.text
+    assert "001.jpg' is broken" in caplog.text
+
+
+def test_no_data_set_is_an_error_that_shows_one():
+    with pytest.raises(
+        ConfigError, match=r"data\.train names no data set; .* e\.g\. data\.train: "
+    ):
+        build_datasets([], "data.train")
+
+
+def test_data_sets_that_are_joined_must_have_the_same_classes(painted_coco):
+    blocks = [
+        Block(name="CocoDetection", **painted_coco(3, name="a")),
+        Block(name="CocoDetection", **painted_coco(3, name="b", classes=("box", "ball"))),
+    ]
+    with pytest.raises(DataError) as error:
+        build_datasets(blocks, "data.train")
+    assert str(error.value) == (
+        "data.train: 'b' has 2 classes (box, ball), 'a' has 2 (ball, box). Classes must be the same "
+        "in the same order; choose them with the data set's `classes: [...]`"
+    )
+    chosen = [Block(block, classes=["box"]) for block in blocks]
+    assert [d.class_names for d in build_datasets(chosen, "data.train")] == [("box",), ("box",)]
+
+
+def test_test_data_must_have_the_classes_of_the_model(painted_dataset):
+    dataset = painted_dataset(3)
+    check_test_classes(dataset, ["ball", "box"])
+    with pytest.raises(
+        DataError, match=r"data\.test: 'painted' has 2 classes \(ball, box\), the tr"
+    ):
+        check_test_classes(dataset, ["ball"])
+
+
+def test_a_stated_number_of_classes_must_be_that_of_the_data(painted_dataset):
+    dataset = painted_dataset(3)
+    check_class_count(DataSection(num_classes=2), dataset)
+    check_class_count(DataSection(), dataset)
+    with pytest.raises(
+        ConfigError, match=r"data\.num_classes is 3, but 'painted' has 2 classes: ba"
+    ):
+        check_class_count(DataSection(num_classes=3), dataset)
+
+
+def test_a_batch_is_a_list_of_dicts(painted_dataset):
+    (batch,) = itertools.islice(build_train_loader(config(), [painted_dataset(4)]), 1)
+    assert isinstance(batch, list)
+    assert {type(sample["image"]) for sample in batch} == {torch.Tensor}

@@ -1,0 +1,187 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from detlite import SAMPLER_REGISTRY
+from detlite.data.samplers import (
+    RepeatFactorSampler,
+    SequentialSampler,
+    ShuffleSampler,
+    TestSampler,
+    TrainingBatchSampler,
+)
+
+
+def shuffle(num_images, seed=0):
+    return ShuffleSampler(
+        images=np.arange(num_images), image_classes=[np.zeros(1, int)] * num_images, seed=seed
+    )
+
+
+def take(sampler, num_batches):
+    return list(itertools.islice(iter(sampler), num_batches))
+
+
+@pytest.mark.parametrize("sampler_class", [ShuffleSampler, SequentialSampler])
+def test_each_image_comes_once_an_epoch(sampler_class):
+    images = np.array([3, 1, 7, 5])
+    sampler = sampler_class(images=images, image_classes=[np.zeros(1, int)] * 4, seed=2)
+    for epoch in range(3):
+        assert sorted(sampler.epoch(epoch).tolist()) == [1, 3, 5, 7]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    orders = {
+        (seed, epoch): shuffle(50, seed).epoch(epoch).tolist()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    sampler = shuffle(50, seed=1)
+    assert sampler.epoch(1).tolist() == sampler.epoch(1).tolist() == orders[1, 1]
+    assert len({tuple(order) for order in orders.values()}) == 4
+
+
+def test_the_order_does_not_touch_global_random_numbers():
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    take(TrainingBatchSampler(shuffle(10), batch_size=3), 9)
+    assert np.random.rand() == expected
+
+
+def test_the_sequential_order_is_that_of_the_data():
+    sampler = SequentialSampler(images=np.array([4, 2]), image_classes=[], seed=0)
+    assert sampler.epoch(5).tolist() == [4, 2]
+
+
+def test_the_stream_is_the_epochs_one_after_the_other():
+    sampler = shuffle(5)
+    batches = take(TrainingBatchSampler(sampler, batch_size=4), 5)
+    samples = list(itertools.chain(*batches))
+    assert [sample.position for sample in samples] == list(range(20))
+    epochs = np.concatenate([sampler.epoch(epoch) for epoch in range(4)])
+    assert [sample.image for sample in samples] == epochs.tolist()
+
+
+def groups_of(num_images):
+    return (np.arange(num_images) % 3 == 0).astype(np.int64)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("start", [1, 2, 63, 64, 65, 130, 200])
+def test_a_resumed_run_gets_the_batches_of_one_that_was_never_stopped(grouped, start):
+    groups = groups_of(37) if grouped else None
+    whole = take(TrainingBatchSampler(shuffle(37), batch_size=4, groups=groups), 210)
+    rest = TrainingBatchSampler(shuffle(37), batch_size=4, groups=groups, start=start)
+    assert take(rest, 210 - start) == whole[start:]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_the_ranks_share_the_global_batch(grouped, world_size):
+    groups = groups_of(20) if grouped else None
+    options = {"batch_size": 6, "groups": groups, "start": 3}
+    whole = take(TrainingBatchSampler(shuffle(20), **options), 80)
+    ranks = [
+        take(TrainingBatchSampler(shuffle(20), **options, rank=r, world_size=world_size), 80)
+        for r in range(world_size)
+    ]
+    for batch, *shares in zip(whole, *ranks, strict=True):
+        assert {len(share) for share in shares} == {6 // world_size}
+        assert sorted(itertools.chain(*shares)) == sorted(batch)
+
+
+def test_a_batch_that_the_ranks_cannot_share_evenly_is_refused():
+    with pytest.raises(ValueError, match="multiple of the 3 processes, got 4"):
+        TrainingBatchSampler(shuffle(5), batch_size=4, world_size=3)
+
+
+def test_batches_hold_one_group_apart_from_one_in_a_window():
+    groups = groups_of(101)
+    sampler = TrainingBatchSampler(shuffle(101), batch_size=8, groups=groups)
+    batches = take(sampler, 5 * sampler.WINDOW)
+    for begin in range(0, len(batches), sampler.WINDOW):
+        window = batches[begin : begin + sampler.WINDOW]
+        mixed = [b for b in window if len({int(groups[sample.image]) for sample in b}) > 1]
+        assert len(mixed) <= 1
+        assert {len(batch) for batch in window} == {8}
+
+
+def test_grouping_loses_and_doubles_no_image():
+    options = {"batch_size": 8, "groups": groups_of(101)}
+    window = TrainingBatchSampler.WINDOW
+    batches = take(TrainingBatchSampler(shuffle(101), **options), 3 * window)
+    samples = sorted(itertools.chain(*batches))
+    plain = take(TrainingBatchSampler(shuffle(101), batch_size=8), 3 * window)
+    assert samples == sorted(itertools.chain(*plain))
+
+
+def test_grouping_mixes_the_groups_over_time():
+    groups = groups_of(300)
+    batches = take(TrainingBatchSampler(shuffle(300), batch_size=2, groups=groups), 64)
+    firsts = [int(groups[batch[0].image]) for batch in batches]
+    changes = sum(a != b for a, b in itertools.pairwise(firsts))
+    assert changes > 10
+
+
+def test_a_batch_may_be_larger_than_an_epoch():
+    (batch,) = take(TrainingBatchSampler(shuffle(3), batch_size=8), 1)
+    assert sorted(Counter(sample.image for sample in batch).values()) == [2, 3, 3]
+
+
+def repeat_factors(image_classes, threshold):
+    sampler = RepeatFactorSampler(
+        images=np.arange(len(image_classes)) * 10,
+        image_classes=[np.array(classes, np.int64) for classes in image_classes],
+        seed=3,
+        threshold=threshold,
+    )
+    return sampler, sampler.factors.tolist()
+
+
+def test_repeat_factors_as_worked_by_hand():
+    # Class 0 is on 4 of 4 images, class 1 on 1 of 4, class 2 on none.
+    # With threshold 1: sqrt(1 / 1) = 1 and sqrt(1 / (1 / 4)) = 2; the rarest class decides.
+    _, factors = repeat_factors([[0], [0, 0, 1], [0], [0, 0]], 1.0)
+    assert factors == [1, 2, 1, 1]
+    # With threshold 0.5: sqrt(0.5 / 0.25) = 1.4142, and never less than 1.
+    _, factors = repeat_factors([[0], [0, 1], [0], [0]], 0.5)
+    assert factors == pytest.approx([1, 2**0.5, 1, 1])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_images_without_a_box_come_once(threshold):
+    sampler, factors = repeat_factors([[], [], []], threshold)
+    assert factors == [1, 1, 1]
+    assert sorted(sampler.epoch(0).tolist()) == [0, 10, 20]
+
+
+def test_a_threshold_of_zero_repeats_nothing_even_with_classes_that_no_image_shows():
+    assert repeat_factors([[0], [3], [0, 3]], 0.0)[1] == [1, 1, 1]
+
+
+def test_repeated_images_come_as_often_as_their_factors_say():
+    sampler, factors = repeat_factors([[0], [0, 1], [0], [0]], 0.5)
+    counts = Counter(itertools.chain(*(sampler.epoch(e).tolist() for e in range(4000))))
+    assert counts[0] == counts[20] == counts[30] == 4000
+    assert counts[10] / 4000 == pytest.approx(factors[1], abs=0.03)
+    assert sampler.epoch(7).tolist() == sampler.epoch(7).tolist()
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 5, 6, 7, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_each_test_image_comes_once_over_all_ranks(num_images, world_size):
+    shares = [list(TestSampler(num_images, r, world_size)) for r in range(world_size)]
+    assert list(itertools.chain(*shares)) == list(range(num_images))
+    lengths = [len(TestSampler(num_images, r, world_size)) for r in range(world_size)]
+    assert lengths == [len(share) for share in shares]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_samplers_are_built_from_blocks():
+    data = {"images": np.arange(2), "image_classes": [np.zeros(1, int)] * 2, "seed": 1}
+    sampler = SAMPLER_REGISTRY.build({"name": "RepeatFactorSampler", "threshold": 0.5}, **data)
+    assert sampler.factors.tolist() == [1, 1]
+    assert list(SAMPLER_REGISTRY) == ["RepeatFactorSampler", "SequentialSampler", "ShuffleSampler"]

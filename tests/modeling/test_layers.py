@@ -1,0 +1,98 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from detlite.modeling.layers import ConvNorm, FrozenBatchNorm2d, init_xavier, make_norm
+
+
+def draw_norm(norm):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.1)
+    return norm
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.0, 0.1])
+def test_frozen_batch_norm_equals_torchvision(eps):
+    peer = draw_norm(torchvision.ops.FrozenBatchNorm2d(6, eps=eps))
+    norm = FrozenBatchNorm2d(6, eps=eps)
+    norm.load_state_dict(peer.state_dict())
+    x = torch.randn(2, 6, 5, 4, requires_grad=True)
+    assert torch.equal(norm(x), peer(x))
+    assert list(norm.parameters()) == []
+    gradients = [torch.autograd.grad((f(x) ** 2).sum(), x)[0] for f in (norm, peer)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_frozen_batch_norm_keeps_the_type_of_its_input(dtype):
+    norm = draw_norm(FrozenBatchNorm2d(3))
+    x = torch.rand(1, 3, 4, 4)
+    result = norm(x.to(dtype))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), norm(x), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_freezing_keeps_what_a_batch_norm_computes(kind):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(draw_norm(kind(4, eps=1e-3))))
+    plain = nn.Sequential(module[0], nn.BatchNorm2d(4, eps=1e-3)).eval()
+    plain[1].load_state_dict(module[1][0].state_dict())
+    frozen = FrozenBatchNorm2d.convert(module)
+    assert frozen is module
+    assert isinstance(frozen[1][0], FrozenBatchNorm2d)
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(frozen.train()(x), plain(x))
+    assert str(frozen[1][0]) == "FrozenBatchNorm2d(4, eps=0.001)"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("BN", nn.BatchNorm2d),
+        ("SyncBN", nn.SyncBatchNorm),
+        ("FrozenBN", FrozenBatchNorm2d),
+        ("GN", nn.GroupNorm),
+    ],
+)
+def test_norms_are_made_by_name(name, kind):
+    assert type(make_norm(name, 64)) is kind
+    assert make_norm("", 64) is None
+
+
+def test_an_unknown_norm_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="one of BN, FrozenBN, SyncBN, GN, got 'LN'"):
+        make_norm("LN", 8)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (32, 32), (48, 16), (7, 1)])
+def test_the_groups_of_a_group_norm_divide_the_channels(channels, groups):
+    assert make_norm("GN", channels).num_groups == groups
+
+
+@pytest.mark.parametrize("norm", ["", "BN", "GN"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_conv_norm_is_a_convolution_then_a_norm_then_a_relu(norm, relu):
+    layer = ConvNorm(4, 8, 3, stride=2, groups=2, norm=norm, relu=relu)
+    assert (layer.bias is None) == bool(norm)
+    x = torch.randn(2, 4, 9, 9)
+    expected = nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1, groups=2)
+    if norm:
+        expected = make_norm(norm, 8)(expected)
+    assert torch.equal(layer(x), expected.relu() if relu else expected)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_padding_keeps_the_size(kernel_size):
+    assert ConvNorm(1, 1, kernel_size)(torch.zeros(1, 1, 9, 10)).shape[-2:] == (9, 10)
+
+
+def test_xavier_fill_is_uniform_by_fan_in():
+    conv = nn.Conv2d(64, 256, 3)
+    init_xavier(conv)
+    bound = (3 / (64 * 9)) ** 0.5
+    assert conv.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=1e-2)
+    assert not conv.bias.any()

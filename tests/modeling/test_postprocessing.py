@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from detlite.modeling import DeltaBoxCoder, NMSPostprocessor
+
+# Two levels with one and with two anchors; the second anchor overlaps the first by IoU 0.8.
+ANCHORS = [
+    torch.tensor([[0.0, 0, 10, 10]]),
+    torch.tensor([[0.0, 0, 10, 8], [50, 50, 60, 60]]),
+]
+
+
+def detect(scores, *, deltas=None, anchors=ANCHORS, size=(100, 100), **arguments):
+    """Detections of one image as a list of (box, score, class)."""
+    logits = torch.tensor([scores], dtype=torch.float64).logit().float()
+    deltas = torch.zeros(1, logits.shape[1], 4) if deltas is None else torch.tensor([deltas])
+    postprocessor = NMSPostprocessor(**arguments)
+    results = postprocessor(logits, deltas, anchors, torch.tensor([size]), DeltaBoxCoder())
+    boxes, scores, classes, counts = (value[0] for value in results)
+    assert boxes.shape == (postprocessor.max_detections, 4)
+    assert scores.shape == classes.shape == (postprocessor.max_detections,)
+    entries = zip(boxes.tolist(), scores.tolist(), classes.tolist(), strict=True)
+    return [(box, round(score, 4), k) for box, score, k in list(entries)[: counts.item()]]
+
+
+FIRST, SECOND, THIRD = ([*anchor] for level in ANCHORS for anchor in level.tolist())
+
+
+def test_boxes_suppress_those_of_their_own_class_over_levels():
+    scores = [[0.9, 0.2], [0.8, 0.6], [0.3, 0.01]]
+    assert detect(scores) == [
+        (FIRST, 0.9, 0),
+        (SECOND, 0.6, 1),
+        (THIRD, 0.3, 0),
+    ]
+    assert detect(scores, nms_thresh=0.85)[:2] == [(FIRST, 0.9, 0), (SECOND, 0.8, 0)]
+
+
+def test_the_score_threshold_is_exclusive():
+    # The sigmoid of 0 is 1/2 exactly.
+    scores = [[0.5, 0.5 + 1e-4], [0.5, 0.4], [0.4, 0.5]]
+    assert detect(scores, score_thresh=0.5) == [(FIRST, 0.5001, 1)]
+    assert len(detect(scores, score_thresh=0.49)) == 3
+    assert detect(scores, score_thresh=0.9) == []
+
+
+def test_each_level_sends_its_best_to_nms():
+    scores = [[0.2, 0.1], [0.8, 0.7], [0.9, 0.6]]
+    found = detect(scores, topk_per_level=1)
+    assert found == [(THIRD, 0.9, 0), (FIRST, 0.2, 0)]
+    found = detect(scores, topk_per_level=2)
+    assert found == [(THIRD, 0.9, 0), (SECOND, 0.8, 0), (FIRST, 0.1, 1)]
+
+
+def test_the_best_detections_stay():
+    scores = [[0.2, 0.1], [0.8, 0.7], [0.9, 0.6]]
+    assert detect(scores, max_detections=2) == [(THIRD, 0.9, 0), (SECOND, 0.8, 0)]
+
+
+def test_clipping_before_nms_decides_on_what_lies_in_the_image():
+    # The image is 15 pixels wide: there the two boxes are one, beyond it their IoU is 15 / 20.
+    anchors = [torch.tensor([[0.0, 0, 20, 10], [0, 0, 15, 10]])]
+    inside = [0, 0, 15, 10]
+    for clip_before_nms, num_kept in ((True, 1), (False, 2)):
+        found = detect(
+            [[0.9], [0.8]],
+            anchors=anchors,
+            size=(10, 15),
+            nms_thresh=0.76,
+            clip_before_nms=clip_before_nms,
+        )
+        assert found == [(inside, 0.9, 0), (inside, 0.8, 0)][:num_kept]
+
+
+def test_deltas_move_the_anchors():
+    deltas = [[0.0] * 4, [0.0] * 4, [0.1, -0.1, 0.0, 0.0]]
+    ((box, score, k),) = detect([[0.0], [0.0], [0.9]], deltas=deltas)
+    assert box == pytest.approx([51, 49, 61, 59])
+    assert (score, k) == (0.9, 0)
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 3])
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_shapes_do_not_depend_on_the_data(num_images, num_classes):
+    postprocessor = NMSPostprocessor(max_detections=7)
+    sizes = torch.full((num_images, 2), 100)
+    for bias in (-20.0, 0.0, 20.0):
+        logits = torch.full((num_images, 3, num_classes), bias)
+        deltas = torch.zeros(num_images, 3, 4)
+        results = postprocessor(logits, deltas, ANCHORS, sizes, DeltaBoxCoder())
+        shapes = [tuple(value.shape) for value in results]
+        assert shapes == [(num_images, 7, 4), (num_images, 7), (num_images, 7), (num_images,)]
+        assert (results[3] == (0 if bias < 0 else 2 * num_classes)).all() or num_classes > 3
+
+
+def test_each_image_is_clipped_to_its_own_size():
+    logits, deltas = torch.full((2, 3, 1), 5.0), torch.zeros(2, 3, 4)
+    sizes = torch.tensor([[5, 100], [55, 4]])
+    for clip_before_nms in (True, False):
+        postprocessor = NMSPostprocessor(clip_before_nms=clip_before_nms)
+        boxes = postprocessor(logits, deltas, ANCHORS, sizes, DeltaBoxCoder())[0]
+        assert boxes[0, 0].tolist() == [0, 0, 10, 5]
+        assert boxes[1, 0].tolist() == [0, 0, 4, 10]
+
+
+def test_half_precision_predictions_are_decoded_in_float32():
+    logits = torch.full((1, 3, 2), 2.0, dtype=torch.bfloat16)
+    deltas = torch.zeros(1, 3, 4, dtype=torch.bfloat16)
+    sizes = torch.tensor([[100, 100]])
+    boxes, scores, *_ = NMSPostprocessor()(logits, deltas, ANCHORS, sizes, DeltaBoxCoder())
+    assert (boxes.dtype, scores.dtype) == (torch.float32, torch.float32)
+
+
+def test_predictions_that_are_not_finite_give_no_detection():
+    logits = torch.tensor([[[float("nan")], [3.0], [float("-inf")]]])
+    deltas = torch.zeros(1, 3, 4)
+    sizes = torch.tensor([[100, 100]])
+    boxes, scores, _, counts = NMSPostprocessor()(logits, deltas, ANCHORS, sizes, DeltaBoxCoder())
+    assert counts.tolist() == [1]
+    assert boxes[0, 0].tolist() == SECOND
+    assert scores[0, 0].item() == pytest.approx(0.9526, abs=1e-4)

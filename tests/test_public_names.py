@@ -1,0 +1,62 @@
+"""The public surface, written out: whoever changes it changes this list, and the CHANGELOG."""
+
+import os
+import subprocess
+import sys
+
+import detlite
+
+NAMES = {
+    *("load_config", "Config"),
+    *("build_model", "build_trainer", "evaluate_model"),
+    *("Trainer", "HookBase", "Predictor"),
+    *("Instances", "ImageList", "ShapeSpec"),
+    *("MetaArch", "Backbone", "Neck", "AnchorGenerator", "Head", "Matcher", "BoxCoder"),
+    *("ClassificationLoss", "BoxLoss"),
+    *("DetectionDataset", "DatasetEvaluator", "COCOEvaluator", "inference_on_dataset"),
+    *("UserError", "ConfigError", "DataError", "CheckpointError"),
+    "Registry",
+    *("META_ARCH_REGISTRY", "BACKBONE_REGISTRY", "NECK_REGISTRY", "EXTRA_LEVELS_REGISTRY"),
+    *("ANCHOR_GENERATOR_REGISTRY", "HEAD_REGISTRY", "MATCHER_REGISTRY", "BOX_CODER_REGISTRY"),
+    *("LOSS_REGISTRY", "LOSS_NORMALIZER_REGISTRY"),
+    *("PREPROCESSOR_REGISTRY", "POSTPROCESSOR_REGISTRY"),
+    *("DATASET_REGISTRY", "TRANSFORM_REGISTRY", "SAMPLER_REGISTRY"),
+    *("OPTIMIZER_REGISTRY", "SCHEDULE_REGISTRY", "EVALUATOR_REGISTRY", "HOOK_REGISTRY"),
+    "__version__",
+}
+
+
+def test_the_public_names_are_these():
+    assert set(detlite.__all__) == NAMES
+    assert len(detlite.__all__) == len(NAMES)
+
+
+def test_every_public_name_can_be_imported():
+    for name in detlite.__all__:
+        assert getattr(detlite, name) is not None
+
+
+def test_the_names_by_submodule_can_be_imported():
+    from detlite.engine import hooks
+    from detlite.ops import batched_nms, box_iou, nms
+    from detlite.visualization import Visualizer
+
+    assert all(map(callable, (box_iou, nms, batched_nms, Visualizer)))
+    assert issubclass(hooks.LRScheduler, detlite.HookBase)
+
+
+def test_every_registry_is_public_and_knows_what_it_holds():
+    public = {id(getattr(detlite, name)) for name in NAMES if name.endswith("_REGISTRY")}
+    from detlite.registry import REGISTRIES
+
+    for kind, registry in REGISTRIES.items():
+        assert id(registry) in public, f"the registry of {kind} is not among the public names"
+        assert registry.interface is not None
+
+
+def test_import_needs_no_data_root_and_warns_of_nothing(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "DETLITE_DATASETS"}
+    command = [sys.executable, "-W", "error", "-c", "import detlite"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
