@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import detlite
+from detlite.registry import REGISTRIES
 
 NAMES = {
     *("load_config", "Config"),
@@ -47,8 +48,6 @@ def test_the_names_by_submodule_can_be_imported():
 
 def test_every_registry_is_public_and_knows_what_it_holds():
     public = {id(getattr(detlite, name)) for name in NAMES if name.endswith("_REGISTRY")}
-    from detlite.registry import REGISTRIES
-
     for kind, registry in REGISTRIES.items():
         assert id(registry) in public, f"the registry of {kind} is not among the public names"
         assert registry.interface is not None

@@ -7,6 +7,7 @@ python tools/train_net.py --config-file X.yaml --print-config
 """
 
 import argparse
+import json
 import logging
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
     overrides = list(arguments.overrides)
     if arguments.weights is not None:
-        overrides.append(f"model.weights={arguments.weights}")
+        # As a JSON string, so that YAML takes the path as it is.
+        overrides.append(f"model.weights={json.dumps(arguments.weights)}")
     tree = read_tree(arguments.config_file, overrides)
     config = check_tree(tree, arguments.config_file)
     if arguments.print_config:

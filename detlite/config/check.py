@@ -48,10 +48,11 @@ class Checker:
         kind, place = registry.kind, dotted(path)
         if not isinstance(values, dict) or "name" not in values:
             got = ", ".join(values) if isinstance(values, dict) else repr(values)
+            example = values if isinstance(values, str) else next(iter(registry), "...")
             self._report(
                 path,
-                f"{place} must be a block with the `name` of a {kind}, e.g. "
-                f"{{name: {next(iter(registry), 'X')}}}; got {got or 'an empty block'}",
+                f"{place} must be a block that names the {kind}, e.g. {{name: {example}}}; "
+                f"got {got or 'an empty block'}",
             )
             return None
         try:

@@ -106,7 +106,7 @@ def describe(annotation: Any) -> str:
         return f"{describe(inner)} or null"
     registry = nested_registry(inner)
     if registry is not None:
-        return f"a block with the `name` of a {registry.kind}"
+        return f"a block that names the {registry.kind}"
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
         limits = [_limits(extra) for extra in extras if hasattr(extra, "ge")]

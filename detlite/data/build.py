@@ -29,6 +29,7 @@ class Loader:
 
     def __init__(self, loader: DataLoader[Any], dataset: DetectionDataset | None = None) -> None:
         self.loader = loader
+        # The data set of a test loader, for the evaluators; training data have none.
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -38,9 +39,8 @@ class Loader:
         for batch in self.loader:
             for sample in batch:
                 if isinstance(sample, BrokenSample):
-                    raise DataError(
-                        f"{sample}\n    To train without such images set data.broken_image=skip."
-                    )
+                    advice = "\n    To train without such images set data.broken_image=skip."
+                    raise DataError(sample + (advice if self.dataset is None else ""))
                 for message in sample.get("skipped", ()):
                     logger.warning("skipped an image, another takes its place: %s", message)
             yield batch
@@ -58,13 +58,12 @@ def build_datasets(blocks: Sequence[Block], section: str) -> list[DetectionDatas
             f"{section}: [{{name: CocoDetection, json: a.json, images: a/}}]"
         )
     datasets: list[DetectionDataset] = []
-    for block in blocks:
+    for i, block in enumerate(blocks):
         try:
             datasets.append(DATASET_REGISTRY.build(block))
         except ValueError as error:
-            if isinstance(error, UserError):
-                raise
-            raise ConfigError(f"{section}: dataset '{block.name}': {error}") from error
+            kind = type(error) if isinstance(error, UserError) else ConfigError
+            raise kind(f"{section}.{i} ({block.name}): {error}") from error
     for other in datasets[1:]:
         _check_classes(other, datasets[0], section)
     return datasets
@@ -92,13 +91,13 @@ def build_train_loader(
         start: Batches to pass over, the iteration at which a run goes on.
     """
     section = config.data
+    images = _usable_images(datasets, section.keep_empty_images)
     data = TrainingData(
         datasets,
         build_transforms(section.train_transforms),
         seed=config.seed,
-        skip_broken=section.broken_image == "skip",
+        replacements=images if section.broken_image == "skip" else None,
     )
-    images = _usable_images(datasets, section.keep_empty_images)
     sampler = SAMPLER_REGISTRY.build(
         section.sampler,
         images=images,

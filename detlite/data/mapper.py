@@ -32,7 +32,8 @@ class TrainingData(Dataset[Any]):
         datasets: Their indices follow one another.
         transforms: Applied in order.
         seed: With a sample's position it makes all its random numbers.
-        skip_broken: Replace an unreadable image by another instead of reporting it.
+        replacements: Images, by index, of which one takes the place of an unreadable image; None
+            to report it instead.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class TrainingData(Dataset[Any]):
         transforms: Sequence[v2.Transform],
         *,
         seed: int = 0,
-        skip_broken: bool = False,
+        replacements: np.ndarray | None = None,
     ) -> None:
         self.datasets = list(datasets)
         self.transforms = list(transforms)
         self.seed = seed
-        self.skip_broken = skip_broken
+        self.replacements = replacements
         self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
@@ -66,12 +67,11 @@ class TrainingData(Dataset[Any]):
             try:
                 record = self._read(index)
             except DataError as error:
-                if not self.skip_broken:
+                if self.replacements is None:
                     return BrokenSample(error)
                 skipped.append(str(error))
-                index = int(
-                    np.random.default_rng([self.seed, sample.position, attempt]).integers(len(self))
-                )
+                generator = np.random.default_rng([self.seed, sample.position, attempt])
+                index = int(generator.choice(self.replacements))
             else:
                 with seeded(self.seed, sample.position):
                     return {**transform_sample(record, self.transforms), "skipped": skipped}

@@ -83,6 +83,30 @@ class _Nested:
 
 
 @TRANSFORM_REGISTRY.register
+class Compose(_Nested, v2.Compose):
+    """All transforms of a list, one after the other.
+
+    Args:
+        transforms: Blocks.
+    """
+
+    def __init__(self, *, transforms: list[v2.Transform]) -> None:
+        super().__init__(transforms)
+
+
+@TRANSFORM_REGISTRY.register
+class RandomOrder(_Nested, v2.RandomOrder):
+    """All transforms of a list, in random order.
+
+    Args:
+        transforms: Blocks.
+    """
+
+    def __init__(self, *, transforms: list[v2.Transform]) -> None:
+        super().__init__(transforms)
+
+
+@TRANSFORM_REGISTRY.register
 class RandomApply(_Nested, v2.RandomApply):
     """All transforms of a list, or none of them.
 

@@ -88,17 +88,17 @@ def test_blocks_within_blocks_are_checked(checked):
         ),
         (
             "solver: {optimizer: SGD}",
-            "x.yaml:1: solver.optimizer must be a block with the `name` of a optimizer",
+            "x.yaml:1: solver.optimizer must be a block that names the optimizer, e.g. {name: SGD}",
         ),
         (
             "solver: {optimizer: {lr: 0.1}}",
-            "solver.optimizer must be a block with the `name` of a optimizer",
+            "solver.optimizer must be a block that names the optimizer",
         ),
         (
             "data: {train: {name: Shapes, num_images: 3}}",
             "x.yaml:1: section 'data' key 'train' must be a list of blocks, got {'name': 'Shapes'",
         ),
-        ("data: {train: [Shapes]}", "data.train.0 must be a block with the `name` of a dataset"),
+        ("data: {train: [Shapes]}", "data.train.0 must be a block that names the dataset"),
         (
             "data: {train: [{name: Shapes, num_images: 3, image_size: [3]}]}",
             "dataset 'Shapes' key 'image_size' must be a list of 2: an integer >= 1, an integer",
@@ -133,7 +133,7 @@ def test_a_mistake_tells_place_key_value_and_what_would_be_right(checked, text, 
 
 def test_a_missing_model_is_told_as_a_block(checked):
     lines = mistakes(checked, "# no model: here\nseed: 1\n")
-    assert lines == ["  - the config needs 'model': a block with the `name` of a meta-arch"]
+    assert lines == ["  - the config needs 'model': a block that names the meta-arch"]
 
 
 def test_a_component_of_another_kind_is_refused(checked):

@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from detlite import load_config
 from detlite.config import read_tree
 from detlite.config.dump import dump_yaml
 from detlite.config.tree import parse_yaml
@@ -76,11 +77,9 @@ def test_comments_stand_in_a_column_behind_the_values():
     assert text == "a: 1                # a\nb:\n  long_key: [1, 2]  # b.long_key\n"
 
 
-def test_every_line_of_a_config_tells_where_its_value_was_written(checked, write):
+def test_every_line_of_a_config_tells_where_its_value_was_written(write):
     base = write("base.yaml", "data:\n  batch_size: 4\n  num_workers: 1\nMODEL\n")
     path = write("x.yaml", "_base_: base.yaml\ndata:\n\n  num_workers: 0\n")
-    from detlite import load_config
-
     overrides = ["solver.max_iter=5", "data.test=[{name: Shapes, num_images: 2}]"]
     config = load_config(path, overrides)
     lines = config.to_yaml(read_tree(path, overrides)).splitlines()

@@ -146,8 +146,8 @@ def test_the_items_of_a_list_are_known():
         (dict[str, int], "a mapping"),
         (PositiveInt | list[PositiveInt], "an integer >= 1 or a list (each entry an integer >= 1)"),
         (Literal["BN", "GN", ""], "one of BN, GN, ''"),
-        (Backbone, "a block with the `name` of a backbone"),
-        (Annotated[Block, BlockOf("meta-arch")], "a block with the `name` of a meta-arch"),
+        (Backbone, "a block that names the backbone"),
+        (Annotated[Block, BlockOf("meta-arch")], "a block that names the meta-arch"),
         (Sequence, "Sequence"),
     ],
 )

@@ -3,7 +3,14 @@ import torch
 import torchvision
 from torch import nn
 
-from detlite.modeling.layers import ConvNorm, FrozenBatchNorm2d, init_xavier, make_norm
+from detlite.modeling.layers import (
+    ConvNorm,
+    FrozenBatchNorm2d,
+    by_anchor,
+    init_prior,
+    init_xavier,
+    make_norm,
+)
 
 
 def draw_norm(norm):
@@ -96,3 +103,28 @@ def test_xavier_fill_is_uniform_by_fan_in():
     assert conv.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=1e-2)
     assert not conv.bias.any()
+
+
+@pytest.mark.parametrize("prior_prob", [0.01, 0.5, 0.9])
+def test_a_prior_is_the_score_of_a_feature_map_of_zeros(prior_prob):
+    conv = nn.Conv2d(4, 8, 3, padding=1)
+    init_prior(conv, prior_prob)
+    scores = conv(torch.zeros(1, 4, 5, 5)).sigmoid()
+    torch.testing.assert_close(scores, torch.full_like(scores, prior_prob))
+
+
+def test_outputs_are_ordered_by_level_then_row_then_column_then_anchor():
+    # The value of channel c at (y, x) of level l reads l, y, x, c as decimal digits.
+    levels = [
+        torch.tensor(
+            [
+                [[1000 * level + 100 * y + 10 * x + c for x in range(width)] for y in range(height)]
+                for c in range(6)
+            ]
+        )[None]
+        for level, (height, width) in enumerate(((2, 3), (1, 2)))
+    ]
+    rows = by_anchor(levels, 3)
+    assert rows.shape == (1, (2 * 3 + 1 * 2) * 2, 3)
+    assert rows.flatten().tolist() == sorted(rows.flatten().tolist())
+    assert rows[0, :3].tolist() == [[0, 1, 2], [3, 4, 5], [10, 11, 12]]

@@ -42,7 +42,7 @@ def test_a_run_is_trained_continued_and_evaluated_from_any_directory(
     assert load_checkpoint("run/model_final.pth")["iteration"] == 2
     code, _, err = train(run_tool, "output_dir=run", "--eval-only")
     assert code == 0, err
-    assert "bbox/AP50" in err
+    assert "box AP and AR of 'shapes_9'" in err
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(run_tool, tmp_path):

@@ -134,8 +134,8 @@ def _check_references(path: str, content: CocoFile, key: str, known: set[Any]) -
     values = dict.fromkeys(getattr(annotation, key) for _, annotation in lost)
     ids = [n if annotation.id is None else annotation.id for n, annotation in lost]
     raise DataError(
-        f"annotations '{path}': {len(lost)} annotations name a {key} that is not among "
-        f"`{section}`: {_listing(list(values))} (annotations {_listing(ids)})"
+        f"'{path}': the {key} of {len(lost)} of {len(content.annotations)} annotations is not "
+        f"among `{section}`: {_listing(list(values))} (annotations {_listing(ids)})"
     )
 
 

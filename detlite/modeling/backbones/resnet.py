@@ -1,8 +1,9 @@
 """Residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385), ResNeXt and wide ones."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
 from ...ranges import PositiveInt
@@ -121,15 +122,18 @@ class ResNet(Backbone):
         stride_in_1x1: bool = False,
         groups: PositiveInt = 1,
         width_per_group: PositiveInt = 64,
-        out_features: tuple[Literal["res2", "res3", "res4", "res5"], ...] = (
-            "res3",
-            "res4",
-            "res5",
-        ),
+        out_features: Annotated[
+            tuple[Literal["res2", "res3", "res4", "res5"], ...], Meta(min_length=1)
+        ] = ("res3", "res4", "res5"),
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else BottleneckBlock
+        if zero_init_residual and (norm == "FrozenBN" or freeze_at > 1):
+            raise ValueError(
+                "zero_init_residual needs norms that are trained, got norm FrozenBN or freeze_at "
+                f"above 1 (norm {norm}, freeze_at {freeze_at}); a frozen scale would stay 0"
+            )
         if block is BasicBlock and (groups, width_per_group) != (1, 64):
             raise ValueError(
                 f"groups and width_per_group need depth 50 or more, got depth {depth}, "

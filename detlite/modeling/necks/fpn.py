@@ -14,6 +14,9 @@ from ..layers import ConvNorm, NormName, init_xavier
 from ..registries import EXTRA_LEVELS_REGISTRY, NECK_REGISTRY
 
 
+OUT_CHANNELS = 256
+
+
 @NECK_REGISTRY.register
 class FPN(Neck):
     """A top-down path that adds coarse maps, which know what, to fine ones, which know where.
@@ -28,7 +31,7 @@ class FPN(Neck):
         self,
         *,
         input_shape: Mapping[str, ShapeSpec],
-        out_channels: PositiveInt = 256,
+        out_channels: PositiveInt = OUT_CHANNELS,
         norm: NormName = "",
         extra_levels: ExtraLevels | None = None,
     ) -> None:
@@ -55,7 +58,7 @@ class FPN(Neck):
     def from_config(cls, block: Block, input_shape: Mapping[str, ShapeSpec]) -> "FPN":
         """Build the extra levels, then the pyramid."""
         arguments = block_arguments(block)
-        out_channels = block.get("out_channels", 256)
+        out_channels = block.get("out_channels", OUT_CHANNELS)
         if block.get("extra_levels") is not None:
             levels = {
                 _level_name(spec.stride): ShapeSpec(out_channels, spec.stride)

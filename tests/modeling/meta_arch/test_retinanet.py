@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detlite.errors import UserError
-from detlite.modeling import build_meta_arch, count_parameters
+from detlite.modeling import build_meta_arch
 from detlite.registry import Block
 from detlite.structures import Instances
 
@@ -30,11 +30,16 @@ def build(seed=0, **changes):
     return build_meta_arch(model_block(**changes), CLASS_NAMES)
 
 
+@torch.no_grad()
 def make_detecting(model):
-    """Weights that give scores of all heights instead of the prior."""
-    torch.nn.init.normal_(model.head.cls_score.weight, std=0.3)
-    torch.nn.init.normal_(model.head.box_pred.weight, std=0.02)
-    return model.eval()
+    """Weights that give logits and deltas of all sizes instead of the prior."""
+    for conv in (*model.head.cls_subnet, *model.head.box_subnet):
+        torch.nn.init.kaiming_normal_(conv.weight)
+    model.eval()
+    logits, deltas, _ = model.predict(model.preprocessor([draw_sample(64, 96)["image"]]).tensor)
+    model.head.cls_score.weight.mul_(3 / logits.std())
+    model.head.box_pred.weight.mul_(0.3 / deltas.std())
+    return model
 
 
 def draw_sample(height, width, num_boxes=None, seed=0):
@@ -95,17 +100,20 @@ def test_gradients_reach_everything_that_is_trained():
 
 
 def test_a_few_steps_learn_an_object():
-    model = build(backbone=Block(name="ResNet", depth=18, norm="BN", freeze_at=0)).train()
+    model = build(
+        head=Block(name="RetinaNetHead", num_convs=2, norm="GN"),
+        loss_normalizer=Block(name="BatchNormalizer"),
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batch = [draw_sample(64, 64, 1), draw_sample(64, 64, 0, seed=1)]
     values = []
-    for _ in range(12):
+    for _ in range(15):
         losses = model(batch)
         optimizer.zero_grad()
         total(losses).backward()
         optimizer.step()
         values.append(total(losses).item())
-    assert values[-1] < 0.5 * values[0]
+    assert values[-1] < 0.3 * values[0]
 
 
 def test_the_moving_average_travels_with_the_weights():
@@ -151,6 +159,7 @@ def test_detections_are_scaled_to_the_size_that_is_asked_for():
     expected = plain["instances"].pred_boxes * torch.tensor([0.5, 3, 0.5, 3])
     torch.testing.assert_close(scaled["instances"].pred_boxes, expected)
     assert torch.equal(scaled["instances"].scores, plain["instances"].scores)
+    assert len(plain["instances"]) > 0
 
 
 def test_evaluation_repeats_itself_and_changes_nothing():
@@ -158,22 +167,21 @@ def test_evaluation_repeats_itself_and_changes_nothing():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
         first, second = (model([draw_sample(64, 96)])[0]["instances"] for _ in range(2))
+    assert len(first) > 0
     for name, value in first.get_fields().items():
         assert torch.equal(value, second.get_fields()[name])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_an_image_is_detected_alike_alone_and_in_a_batch_of_its_size():
+def test_an_image_is_predicted_alike_alone_and_in_a_batch_of_its_size():
     model = make_detecting(build())
-    samples = [draw_sample(64, 96, seed=seed) for seed in range(2)]
+    images = model.preprocessor([draw_sample(64, 96, seed=seed)["image"] for seed in range(2)])
     with torch.inference_mode():
-        together = model(samples)
-        for sample, result in zip(samples, together, strict=True):
-            alone = model([sample])[0]["instances"]
-            torch.testing.assert_close(alone.scores, result["instances"].scores)
-            torch.testing.assert_close(
-                alone.pred_boxes, result["instances"].pred_boxes, rtol=1e-4, atol=1e-3
-            )
+        together = model.predict(images.tensor)
+        for i in range(2):
+            alone = model.predict(images.tensor[i : i + 1])
+            for ours, theirs in zip(alone[:2], together[:2], strict=True):
+                torch.testing.assert_close(ours[0], theirs[i], rtol=1e-4, atol=1e-4)
 
 
 def test_channels_last_computes_the_same():
@@ -217,25 +225,23 @@ def test_an_untrained_model_believes_in_background():
     assert losses["loss_cls"].item() == pytest.approx(expected, rel=0.1)
 
 
-def test_a_model_knows_its_classes_and_parameters():
+def test_a_model_knows_its_classes():
     model = build()
     assert model.class_names == CLASS_NAMES
     assert model.num_classes == 3
-    every, trained = count_parameters(model)
-    assert every == sum(p.numel() for p in model.parameters())
-    frozen = [*model.backbone.stem.parameters(), *model.backbone.res2.parameters()]
-    assert every - trained == sum(p.numel() for p in frozen) > 0
 
 
-def test_detectron2s_model_has_37_9_million_trained_parameters():
+def test_detectron2s_model_has_37_9_million_parameters():
     block = model_block(
         backbone=Block(name="ResNet", depth=50),
         neck=Block(name="FPN", extra_levels=Block(name="P6P7", source="res5")),
         head=Block(name="RetinaNetHead"),
     )
     model = build_meta_arch(block, [f"class {k}" for k in range(80)])
-    # detectron2 leaves out the 222 400 of stem and res2, torchvision's models count 34 to 38 M.
-    assert count_parameters(model)[1] == pytest.approx(37.9e6, rel=0.01)
+    assert sum(p.numel() for p in model.parameters()) == 37_915_572
+    frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[1] for name in frozen} == {"stem", "res2"}
+    assert sum(frozen.values()) == 222_400
 
 
 def test_a_component_that_refuses_its_values_is_named():

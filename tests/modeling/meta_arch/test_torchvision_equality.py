@@ -158,6 +158,23 @@ def twins(request, randomize_norms):
     return peer, model, num_classes
 
 
+def test_the_same_weights_are_trained_as_in_torchvision(twins):
+    peer, model, _ = twins
+    expected = {our_name(name) for name, p in peer.named_parameters() if p.requires_grad}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == expected
+
+
+def test_logits_and_deltas_of_every_anchor_equal_torchvision(twins):
+    peer, model, _ = twins
+    images = draw_images()
+    with torch.inference_mode():
+        batch, _ = peer.eval().transform([image / 255 for image in images])
+        expected = peer.head(list(peer.backbone(batch.tensors).values()))
+        logits, deltas, _ = model.eval().predict(model.preprocessor(images).tensor)
+    torch.testing.assert_close(logits, expected["cls_logits"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=0, atol=1e-4)
+
+
 def test_detections_equal_torchvision(twins):
     peer, model, num_classes = twins
     images = draw_images()
