@@ -1,6 +1,7 @@
 """From the data section of a config to loaders."""
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -185,7 +186,7 @@ def _torch_loader(data: Any, num_workers: int, **arguments: Any) -> DataLoader[A
         data,
         num_workers=num_workers,
         collate_fn=_as_list,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available(),
         **arguments,
     )
@@ -195,6 +196,8 @@ def _as_list(samples: Batch) -> Batch:
     return samples
 
 
-def _single_thread(_: int) -> None:
+def _init_worker(_: int) -> None:
     # Workers stand side by side; threads of their own would only get in each other's way.
     cv2.setNumThreads(0)
+    # Ctrl-C reaches them too; the training process ends them, without a traceback from each.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -165,7 +165,11 @@ def build_hooks(config: Config, **computed: Any) -> list[HookBase]:
         quiet = {"BestCheckpointer", "PeriodicCheckpointer", *(b.name for b in writers[1:])}
         defaults = [block for block in defaults if block.name not in quiet]
         writers = writers[:1]
-    own = {block.name: block for block in train.hooks}
+    # A null, such as a period that is not given, leaves what the sections say.
+    own = {
+        block.name: {key: value for key, value in block.items() if value is not None}
+        for block in train.hooks
+    }
     named = {block.name for block in (*defaults, *writers)}
     blocks = [
         *(Block({**block, **own.get(block.name, {})}) for block in defaults),

@@ -67,6 +67,16 @@ def test_yaml_switches_a_default_hook_off_and_changes_another(tiny_config):
     assert [hook.metric for hook in best] == ["bbox/AP50"]
 
 
+def test_a_changed_hook_keeps_the_period_of_its_section(tiny_config):
+    blocks = "[{name: Evaluation}, {name: MetricSummary, period: 7}, {name: PeriodicCheckpointer}]"
+    config = tiny_config(f"train.hooks={blocks}", "test.eval_period=3", "train.checkpoint_period=5")
+    periods = {type(hook).__name__: hook.period for hook in build_trainer(config).hooks
+               if hasattr(hook, "period")}  # fmt: skip
+    assert periods == {
+        "Evaluation": 3, "MetricSummary": 7, "PeriodicCheckpointer": 5, "NonFiniteLossCheck": 20
+    }  # fmt: skip
+
+
 def test_yaml_adds_a_hook_of_the_user(tiny_config):
     class Shout(HookBase):
         """Says a word.

@@ -25,7 +25,7 @@ def test_a_checkpoint_needs_nothing_else(weights):
     found = predictor(picture())
     assert found.image_size == (60, 90)
     assert found.pred_boxes.shape == (7, 4)
-    assert predictor.class_names == ("circle", "triangle", "square")
+    assert predictor.class_names == ("circle", "triangle", "cross")
 
 
 def test_arrays_tensors_and_files_give_the_same(weights, tmp_path):

@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-CLASS_NAMES = ("circle", "triangle", "square", "star", "cross", "ring")
-
 _SHIFT = 4  # OpenCV takes fixed-point corners; 4 fractional bits place them to 1/16 pixel.
 _PLACEMENT_TRIALS = 12  # A crowded image gives up on a shape rather than searching for long.
 _PLACES, _PIXELS = 0, 1  # The two streams of an image.
@@ -93,16 +91,17 @@ def _cross() -> np.ndarray:
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-# Outlines in the order of CLASS_NAMES, each within the unit circle or nearly so. More than one
-# contour means that the inner one is a hole (OpenCV fills polygons by the even-odd rule).
-_OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
-    (_regular((1.0,), 48),),
-    (_regular((1.0,), 3),),
-    (_regular((1.0,), 4),),
-    (_regular((1.0, 0.42), 10),),
-    (_cross(),),
-    (_regular((1.0,), 48), _regular((0.55,), 48)),
-)
+# Each class and its outline, within the unit circle or nearly so. More than one contour means that
+# the inner one is a hole (OpenCV fills polygons by the even-odd rule).
+_OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
+    "circle": (_regular((1.0,), 48),),
+    "triangle": (_regular((1.0,), 3),),
+    "cross": (_cross(),),
+    "square": (_regular((1.0,), 4),),
+    "star": (_regular((1.0, 0.42), 10),),
+    "ring": (_regular((1.0,), 48), _regular((0.55,), 48)),
+}
+CLASS_NAMES = tuple(_OUTLINES)
 
 
 def _place(rng: Generator, class_index: int, layout: Layout, others: list[Shape]) -> Shape | None:
@@ -150,7 +149,7 @@ def _contours(
     matrix = spin @ np.diag([1.0, squeeze]) @ np.array([[cos, sin], [-sin, cos]]) * radius
     return [
         np.round((outline @ matrix + centre) * (1 << _SHIFT)).astype(np.int32)
-        for outline in _OUTLINES[class_index]
+        for outline in _OUTLINES[CLASS_NAMES[class_index]]
     ]
 
 

@@ -25,7 +25,7 @@ class Shapes(DetectionDataset):
         num_images: Number of images.
         seed: Seed of the data set; two seeds give unrelated images.
         image_size: Height and width in pixels.
-        num_classes: How many of circle, triangle, square, star, cross and ring appear.
+        num_classes: How many of circle, triangle, cross, square, star and ring appear.
         max_objects: Largest number of shapes in an image.
         size_range: Smallest and largest diameter, in parts of the shorter side of the image.
         max_cover: Largest part of the smaller of two shapes that they may share.

@@ -21,17 +21,18 @@ class PeriodicCheckpointer(HookBase):
 
     Args:
         checkpointer: The checkpoints of the run.
-        period: Iterations between checkpoints.
+        period: Iterations between checkpoints, `train.checkpoint_period` if not given; one is
+            written at the end in any case.
     """
 
-    def __init__(self, *, checkpointer: Checkpointer, period: PositiveInt = 5000) -> None:
+    def __init__(self, *, checkpointer: Checkpointer, period: PositiveInt | None = None) -> None:
         self.checkpointer = checkpointer
         self.period = period
 
     def after_step(self, trainer: Trainer) -> None:
         """Write a checkpoint where one is due."""
         done = trainer.iter + 1
-        if done % self.period == 0 or done == trainer.max_iter:
+        if done == trainer.max_iter or (self.period and done % self.period == 0):
             self.checkpointer.save_periodic(trainer.iter, trainer.state_dict())
 
     def after_train(self, trainer: Trainer) -> None:

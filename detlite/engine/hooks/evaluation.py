@@ -17,11 +17,15 @@ class Evaluation(HookBase):
 
     Args:
         evaluate: Maps the model to ``{data set: {task: {metric: value}}}``.
-        period: Iterations between evaluations; 0 evaluates at the end only.
+        period: Iterations between evaluations, `test.eval_period` if not given; 0 evaluates at the
+            end only.
     """
 
     def __init__(
-        self, *, evaluate: Callable[[nn.Module], dict[str, Any]], period: NonNegativeInt = 0
+        self,
+        *,
+        evaluate: Callable[[nn.Module], dict[str, Any]],
+        period: NonNegativeInt | None = None,
     ) -> None:
         self.evaluate = evaluate
         self.period = period

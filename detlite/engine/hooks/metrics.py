@@ -40,16 +40,18 @@ class MetricSummary(HookBase):
     """Averages the metrics for the writers, which stand behind it.
 
     Args:
-        period: Iterations between summaries; one also comes with every evaluation and at the end.
+        period: Iterations between summaries, `train.log_period` if not given; one also comes with
+            every evaluation and at the end.
     """
 
-    def __init__(self, *, period: PositiveInt = 20) -> None:
+    def __init__(self, *, period: PositiveInt | None = None) -> None:
         self.period = period
 
     def after_step(self, trainer: Trainer) -> None:
         """Make ``trainer.summary``, or None where none is due."""
         done = trainer.iter + 1
-        due = done % self.period == 0 or done == trainer.max_iter or trainer.results_iter == done
+        due = done in (trainer.max_iter, trainer.results_iter)
+        due = due or (self.period is not None and done % self.period == 0)
         trainer.summary = trainer.buffer.take() | {"memory": peak_memory()} if due else None
 
 

@@ -13,7 +13,6 @@ from ..interfaces import ExtraLevels, Neck
 from ..layers import ConvNorm, NormName, init_xavier
 from ..registries import EXTRA_LEVELS_REGISTRY, NECK_REGISTRY
 
-
 OUT_CHANNELS = 256
 
 

@@ -122,8 +122,8 @@ def repeat(section, **changes):
 @pytest.mark.parametrize(
     ("spoil", "parts"),
     [
-        (change("annotations", 1, "image_id", 8), ["1 annotations", "image_id", "8", "50"]),
-        (change("annotations", 1, "category_id", 5), ["1 annotations", "category_id", "5", "50"]),
+        (change("annotations", 1, "image_id", 8), ["1 of ", "image_id", "8", "50"]),
+        (change("annotations", 1, "category_id", 5), ["1 of ", "category_id", "5", "50"]),
         (change("annotations", 1, "bbox", [1, 2, 3]), ["id 50", "four numbers", "[1, 2, 3]"]),
         (change("annotations", 1, "bbox", [1, 2, 3, "4"]), ["id 50", "four numbers", '"4"']),
         (change("annotations", 1, "bbox", None), ["id 50", "four numbers", "null"]),
@@ -154,7 +154,7 @@ def test_a_mistake_in_the_json_is_told_with_its_place(coco_content, write_coco, 
 def test_many_lost_annotations_are_counted_and_the_first_are_named(coco_content, write_coco):
     lost = {"image_id": 99, "category_id": 4, "bbox": [1, 1, 2, 2]}
     coco_content["annotations"] += [{**lost, "id": i} for i in range(1000, 1012)]
-    with pytest.raises(DataError, match=r"12 annotations .* 99 .*1000, 1001.*1004 and 7 more"):
+    with pytest.raises(DataError, match=r"12 of .* 99 .*1000, 1001.*1004 and 7 more"):
         CocoDetection(**write_coco(coco_content))
 
 

@@ -47,7 +47,7 @@ def test_samples_have_the_shapes_of_the_contract():
     assert sample["image"].dtype == torch.uint8
     assert (sample["image_id"], sample["height"], sample["width"]) == (3, 96, 160)
     assert list(dataset.image_ids) == [1, 2, 3]
-    assert dataset.class_names == ("circle", "triangle", "square")
+    assert dataset.class_names == ("circle", "triangle", "cross")
     assert dataset.name == "shapes_0"
 
 
