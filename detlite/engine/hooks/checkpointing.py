@@ -69,9 +69,7 @@ class BestCheckpointer(HookBase):
         if trainer.results_iter != trainer.iter + 1:
             return
         value = self._value(trainer.results)
-        if math.isnan(value):
-            return
-        if self.best is not None and (value <= self.best) == (self.mode == "max"):
+        if math.isnan(value) or (self.best is not None and not self._is_better(value, self.best)):
             return
         self.best, self.best_iter = value, trainer.iter
         path = save_inference_weights(self.checkpointer, "model_best", trainer)
@@ -84,6 +82,9 @@ class BestCheckpointer(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the best value so far."""
         self.best, self.best_iter = state["best"], state["best_iter"]
+
+    def _is_better(self, value: float, best: float) -> bool:
+        return value > best if self.mode == "max" else value < best
 
     def _value(self, results: dict[str, Any]) -> float:
         values = flatten_results(results)
