@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # For annotations only: the trainer imports this file.
     from .trainer import Trainer
 
 
