@@ -15,7 +15,7 @@ from ..checkpoint import (
     load_weights,
     save_atomically,
 )
-from ..config.schema import Config
+from ..config.schema import Config, SolverSection
 from ..data import (
     Loader,
     build_datasets,
@@ -87,20 +87,7 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
         sum(size for size, trained in sizes if trained) / 1e6,
     )
     solver, train = config.solver, config.train
-    try:
-        optimizer = build_optimizer(
-            solver.optimizer,
-            model,
-            weight_decay_norm=solver.weight_decay_norm,
-            weight_decay_bias=solver.weight_decay_bias,
-        )
-        schedule = SCHEDULE_REGISTRY.build(
-            solver.schedule, optimizer=optimizer, max_iter=solver.max_iter
-        )
-    except (ValueError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise ConfigError(f"solver: {error}") from error
+    optimizer, schedule = _build_solver(solver, model)
     checkpointer = Checkpointer(
         config.output_dir,
         keep=train.checkpoint_keep,
@@ -159,6 +146,7 @@ def build_hooks(config: Config, **computed: Any) -> list[HookBase]:
         Block(name="TensorBoardWriter"),
         Block(name="ProgressBar"),  # last, so that it counts finished steps
     ]
+    named = {block.name for block in (*defaults, *writers)}
     if not config.data.test:
         defaults = [b for b in defaults if b.name not in ("Evaluation", "BestCheckpointer")]
     if not is_main_process():
@@ -170,7 +158,6 @@ def build_hooks(config: Config, **computed: Any) -> list[HookBase]:
         block.name: {key: value for key, value in block.items() if value is not None}
         for block in train.hooks
     }
-    named = {block.name for block in (*defaults, *writers)}
     blocks = [
         *(Block({**block, **own.get(block.name, {})}) for block in defaults),
         *(block for block in train.hooks if block.name not in named),
@@ -185,8 +172,14 @@ def build_test_loaders(config: Config, class_names: Sequence[str]) -> list[Loade
     if not config.data.test:
         return []
     datasets = build_datasets(config.data.test, "data.test")
+    names = [dataset.name for dataset in datasets]
     for dataset in datasets:
         check_test_classes(dataset, class_names)
+        if names.count(dataset.name) > 1:
+            raise ConfigError(
+                f"data.test: {names.count(dataset.name)} data sets are called '{dataset.name}', "
+                "and the results of one would replace the other's; give each a `title`"
+            )
     return [build_test_loader(config, dataset) for dataset in datasets]
 
 
@@ -223,6 +216,26 @@ def select_device(name: str) -> torch.device:
             "sees); use device=auto or device=cpu"
         )
     return torch.device(name)
+
+
+def _build_solver(
+    solver: SolverSection, model: nn.Module
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    try:
+        optimizer = build_optimizer(
+            solver.optimizer,
+            model,
+            weight_decay_norm=solver.weight_decay_norm,
+            weight_decay_bias=solver.weight_decay_bias,
+        )
+        schedule = SCHEDULE_REGISTRY.build(
+            solver.schedule, optimizer=optimizer, max_iter=solver.max_iter
+        )
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(f"solver: {error}") from error
+    return optimizer, schedule
 
 
 def _last_checkpoint(checkpointer: Checkpointer) -> Mapping[str, Any] | None:

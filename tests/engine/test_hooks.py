@@ -101,6 +101,21 @@ def test_without_a_test_set_nothing_is_evaluated(tiny_config):
     assert trainer.train() == {}
 
 
+def test_two_test_sets_of_one_name_are_refused(tiny_config):
+    block = "{name: Shapes, num_images: 2, seed: 9}"
+    with pytest.raises(
+        ConfigError, match=r"2 data sets are called 'shapes_9'.*give each a `title`"
+    ):
+        build_trainer(tiny_config(f"data.test=[{block}, {block}]"))
+
+
+def test_two_test_sets_are_told_apart_by_their_names(train, tmp_path):
+    blocks = ", ".join(f"{{name: Shapes, num_images: 2, seed: {seed}}}" for seed in (8, 9))
+    results = train(f"data.test=[{blocks}]").results
+    assert list(results) == ["shapes_8", "shapes_9"]
+    assert (tmp_path / "run/inference/shapes_8/results.json").is_file()
+
+
 def test_an_unknown_metric_is_told_with_the_known_ones(train):
     with pytest.raises(ConfigError, match=r"no metric 'bbox/APP'; did you mean 'bbox/AP.*Set it"):
         train("train.hooks=[{name: BestCheckpointer, metric: bbox/APP}]")
