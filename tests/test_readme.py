@@ -48,6 +48,12 @@ def test_the_component_of_the_readme_trains(tmp_path):
     assert trainer.model.box_loss.weight == 2.0
 
 
+def test_the_example_of_the_ops_runs():
+    names = {}
+    exec(block_with("python", "detlite.ops"), names)
+    assert 0 < len(names["kept"]) < len(names["boxes"])
+
+
 def test_the_config_for_own_data_is_valid(tmp_path):
     (tmp_path / "my_cells.yaml").write_text(from_root(block_with("yaml", "# my_cells.yaml")))
     config = load_config(tmp_path / "my_cells.yaml")

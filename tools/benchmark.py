@@ -1,26 +1,25 @@
 """Measure detlite beside its peers, both in one run; quote the ratio, not the times.
 
-python tools/benchmark.py import    # what `import detlite` adds to torch and torchvision
-python tools/benchmark.py model     # RetinaNet R50-FPN: inference and a training step
+python tools/benchmark.py ops         # NMS, IoU, matching, focal loss
+python tools/benchmark.py coco-eval   # COCO evaluation of half a million detections
+python tools/benchmark.py model       # RetinaNet R50-FPN: inference and a training step
+python tools/benchmark.py import      # what detlite adds to torch and torchvision
 """
 
 import argparse
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+import importlib
 
-import torch
 from tabulate import tabulate
-from torch import Tensor
-from torchvision.models.detection import retinanet_resnet50_fpn
 
-from detlite import Instances, build_model, load_config
 from detlite.utils.cli import run_cli
 from detlite.utils.env import environment
 
-CONFIG = __file__.rpartition("/tools/")[0] + "/configs/retinanet/retinanet_r50_fpn_1x_coco.yaml"
+BENCHMARKS = {
+    "ops": "benchmarks.ops",
+    "coco-eval": "benchmarks.coco_eval",
+    "model": "benchmarks.model",
+    "import": "benchmarks.imports",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["import", "model"])
+    parser.add_argument("what", choices=list(BENCHMARKS))
     parser.add_argument("--repeat", type=int, default=5, help="runs of each; the median counts")
     return parser
 
@@ -38,89 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
     facts = environment()
     named = ("processor", "cores", "python", "torch", "torchvision", "torch threads", "GPU")
     print(", ".join(f"{name} {facts[name]}" for name in named))
-    rows = {"import": benchmark_import, "model": benchmark_model}[arguments.what](arguments.repeat)
+    # Each imports its own peers.
+    rows = importlib.import_module(BENCHMARKS[arguments.what]).run(arguments.repeat)
     print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
-
-
-def benchmark_import(repeat: int) -> list[dict[str, object]]:
-    """Seconds of imports, one after the other in fresh processes."""
-    program = (
-        "import time; a = time.perf_counter(); import torch, torchvision; b = time.perf_counter();"
-        "import detlite; print(b - a, time.perf_counter() - b)"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True
-        ).stdout.split()
-        for _ in range(repeat + 1)
-    ][1:]
-    peers, ours = ([float(run[i]) for run in runs] for i in (0, 1))
-    return [
-        {"work": "import torch, torchvision", "seconds": statistics.median(peers)},
-        {"work": "import detlite after them", "seconds": statistics.median(ours)},
-    ]
-
-
-def benchmark_model(repeat: int) -> list[dict[str, object]]:
-    """Seconds of our RetinaNet and of torchvision's on the same images, in turn."""
-    torch.manual_seed(0)
-    config = load_config(CONFIG, ["model.backbone.freeze_at=0", "data.train=[]", "data.test=[]"])
-    ours = build_model(config, [str(i) for i in range(80)])
-    peer = retinanet_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=80, min_size=448, max_size=1333
-    ).to(next(ours.parameters()).device)
-    images = torch.randint(256, (2, 3, 448, 640), dtype=torch.uint8)
-    boxes = torch.tensor([[20.0, 20, 200, 220], [100, 50, 400, 300]])
-    classes = torch.tensor([3, 7])
-    batch = [
-        {"image": x, "instances": Instances((448, 640), gt_boxes=boxes, gt_classes=classes)}
-        for x in images
-    ]
-    device = next(ours.parameters()).device
-    floats = [image.to(device) / 255 for image in images]
-    targets = [{"boxes": boxes.to(device), "labels": classes.to(device)} for _ in images]
-    rows = []
-    for work, run_ours, run_peer in (
-        ("inference, 2 x 448 x 640", _inference(ours, batch), _inference(peer, floats)),
-        ("training step, 2 x 448 x 640", _step(ours, batch), _step(peer, floats, targets)),
-    ):
-        times = [(_seconds(run_ours), _seconds(run_peer)) for _ in range(repeat + 1)][1:]
-        rows.append(
-            {
-                "work": work,
-                "detlite s": statistics.median(a for a, _ in times),
-                "torchvision s": statistics.median(b for _, b in times),
-                "ratio torchvision / detlite": statistics.median(b / a for a, b in times),
-            }
-        )
-    return rows
-
-
-def _inference(model: torch.nn.Module, *inputs: object) -> Callable[[], None]:
-    def run() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model(*inputs)
-
-    return run
-
-
-def _step(model: torch.nn.Module, *inputs: object) -> Callable[[], None]:
-    def run() -> None:
-        model.train()
-        losses: dict[str, Tensor] = model(*inputs)
-        sum(v for k, v in losses.items() if k != "num_positives").backward()  # type: ignore[union-attr]
-        model.zero_grad()
-
-    return run
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -115,16 +115,16 @@ class Matcher(ABC):
     """Decides which anchors learn which object."""
 
     @abstractmethod
-    def __call__(self, gt_boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """Match one image.
+    def __call__(self, gt_boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Match a batch.
 
         Args:
-            gt_boxes: (G, 4); G may be 0.
-            anchors: (R, 4).
+            gt_boxes: (G, 4) of each image; G may be 0.
+            anchors: (R, 4), the same for all images.
 
         Returns:
-            Index of the ground truth (R,) int64 and label (R,) int8: 1 foreground, 0 background,
-            -1 ignored.
+            Index of the image's ground truth (N, R) int64, 0 where it has none, and label (N, R)
+            int8: 1 foreground, 0 background, -1 ignored.
         """
 
 

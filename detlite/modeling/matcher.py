@@ -1,5 +1,7 @@
 """Which anchors learn which object."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..ops import match_anchors
@@ -35,8 +37,8 @@ class MaxIoUMatcher(Matcher):
         self.background_thresh = background_thresh
         self.allow_low_quality = allow_low_quality
 
-    def __call__(self, gt_boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (R,) and labels (R,) for anchors (R, 4), see ``detlite.ops.match_anchors``."""
+    def __call__(self, gt_boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (N, R) and labels (N, R) of anchors (R, 4), see ``detlite.ops.match_anchors``."""
         return match_anchors(
             gt_boxes,
             anchors,

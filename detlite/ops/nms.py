@@ -1,8 +1,10 @@
 """Non-maximum suppression: of boxes that overlap, keep the one with the best score."""
 
+import torch
 from torch import Tensor
 
 from . import reference
+from ._library import register
 from .boxes import check_boxes
 
 
@@ -21,7 +23,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         ValueError: Shapes or types do not fit, or the threshold is not in [0, 1].
     """
     _check(boxes, scores, iou_threshold)
-    return reference.nms(boxes, scores, iou_threshold)
+    return _nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
@@ -46,7 +48,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         raise ValueError(
             f"groups must be ({len(scores)},) integers, got {tuple(groups.shape)} {groups.dtype}"
         )
-    return reference.nms(boxes, scores, iou_threshold, groups)
+    return _batched_nms(boxes, scores, groups, iou_threshold)
 
 
 def nms_padded(
@@ -75,7 +77,7 @@ def nms_padded(
             f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(groups.shape)}"
         )
     _check_threshold(iou_threshold)
-    return reference.nms_padded(boxes, scores, groups, iou_threshold, max_detections)
+    return _nms_padded(boxes, scores, groups, iou_threshold, max_detections)
 
 
 def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
@@ -88,3 +90,21 @@ def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
 def _check_threshold(iou_threshold: float) -> None:
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in [0, 1], got {iou_threshold}")
+
+
+def _some_indices(boxes: Tensor, *rest: object) -> Tensor:
+    num_kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(num_kept, dtype=torch.int64)
+
+
+def _padded_indices(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, max_detections: int
+) -> tuple[Tensor, Tensor]:
+    batch = boxes.shape[0]
+    indices = boxes.new_empty(batch, max_detections, dtype=torch.int64)
+    return indices, boxes.new_empty(batch, dtype=torch.int64)
+
+
+_nms = register(reference.nms, _some_indices)
+_batched_nms = register(reference.batched_nms, _some_indices)
+_nms_padded = register(reference.nms_padded, _padded_indices)

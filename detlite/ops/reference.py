@@ -1,9 +1,12 @@
 """Every op in plain torch: written to be read, the oracle of the tests.
 
-The arguments are taken as they come; the checks stand in the faces beside this file.
+It also does the work where there is no native kernel: signatures are the schemas of
+csrc/library.cpp. The arguments are taken as they come; the checks stand in the faces beside this
+file. Types of 16 bits are computed in float32.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -35,28 +38,40 @@ def _overlap(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     return intersection, union
 
 
+def widened(values: Tensor) -> Tensor:
+    """Values of 16 bits as float32, others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union of every pair (N, 4) x (M, 4) -> (N, M); 0 where a box is bad."""
-    intersection, union = _overlap(boxes1, boxes2)
-    both = valid_boxes(boxes1)[:, None] & valid_boxes(boxes2)[None, :]
-    return torch.where(both, intersection / union, 0)
+    wide1, wide2 = widened(boxes1), widened(boxes2)
+    intersection, union = _overlap(wide1, wide2)
+    both = valid_boxes(wide1)[:, None] & valid_boxes(wide2)[None, :]
+    return torch.where(both, intersection / union, 0).to(boxes1.dtype)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """GIoU of every pair (Rezatofighi et al. 2019, eq. 3), in (-1, 1]; -1 where a box is bad."""
-    intersection, union = _overlap(boxes1, boxes2)
-    upper_left = torch.min(boxes1[:, None, :2], boxes2[None, :, :2])
-    lower_right = torch.max(boxes1[:, None, 2:], boxes2[None, :, 2:])
+    wide1, wide2 = widened(boxes1), widened(boxes2)
+    intersection, union = _overlap(wide1, wide2)
+    upper_left = torch.min(wide1[:, None, :2], wide2[None, :, :2])
+    lower_right = torch.max(wide1[:, None, 2:], wide2[None, :, 2:])
     width, height = (lower_right - upper_left).unbind(dim=-1)
     hull = width * height
-    both = valid_boxes(boxes1)[:, None] & valid_boxes(boxes2)[None, :]
-    return torch.where(both, intersection / union - (hull - union) / hull, -1)
+    both = valid_boxes(wide1)[:, None] & valid_boxes(wide2)[None, :]
+    # A hull too large for the type is all but empty.
+    empty = torch.where(hull.isfinite(), (hull - union) / hull, 1)
+    return torch.where(both, intersection / union - empty, -1).to(boxes1.dtype)
 
 
-def nms(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None
-) -> Tensor:
-    """Greedy NMS: indices (M,) by falling score, equal scores by rising index.
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy NMS: indices (M,) by falling score, equal scores by rising index."""
+    return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy NMS in which a box suppresses only those of its own group: indices (M,) as of ``nms``.
 
     Sorted boxes are taken in blocks. Within a block "suppressed by a kept box" is iterated to its
     fixed point, which is the greedy result: box i is right after i rounds at the latest, since it
@@ -65,8 +80,7 @@ def nms(
     # A NaN score is the lowest of all, as if it were minus infinity.
     order = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     order = order.sort(stable=True, descending=True).indices
-    boxes = boxes[order]
-    groups = None if groups is None else groups[order]
+    boxes, groups = widened(boxes)[order], groups[order]
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for begin in range(0, len(boxes), NMS_BLOCK):
         block = slice(begin, begin + NMS_BLOCK)
@@ -86,22 +100,21 @@ def nms_padded(
     counts = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     for i in range(len(boxes)):
         candidates = (scores[i] > -math.inf).nonzero().flatten()
-        picked = [values[i][candidates] for values in (boxes, scores, groups)]
-        kept = candidates[nms(picked[0], picked[1], iou_threshold, picked[2])][:max_detections]
+        picked, groups_picked = boxes[i][candidates], groups[i][candidates]
+        order = batched_nms(picked, scores[i][candidates], groups_picked, iou_threshold)
+        kept = candidates[order][:max_detections]
         indices[i, : len(kept)] = kept
         counts[i] = len(kept)
     return indices, counts
 
 
 def _suppresses(
-    boxes: Tensor, groups: Tensor | None, rows: slice | Tensor, columns: slice, iou_threshold: float
+    boxes: Tensor, groups: Tensor, rows: slice | Tensor, columns: slice, iou_threshold: float
 ) -> Tensor:
     """Whether a row's box overlaps a column's, of the same group, by more than the threshold."""
     iou = box_iou(boxes[rows], boxes[columns])
     overlaps = iou > _round_down(iou_threshold, iou.dtype)
-    if groups is not None:
-        overlaps &= groups[rows][:, None] == groups[columns][None, :]
-    return overlaps
+    return overlaps & (groups[rows][:, None] == groups[columns][None, :])
 
 
 def _greedy(overlaps: Tensor, alive: Tensor) -> Tensor:
@@ -129,32 +142,60 @@ def _round_down(threshold: float, dtype: torch.dtype) -> float:
 
 def match_anchors(
     gt_boxes: Tensor,
+    offsets: Tensor,
     anchors: Tensor,
     foreground_thresh: float,
     background_thresh: float,
     allow_low_quality: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Match anchors (R, 4) to ground truth (G, 4): indices (R,) int64 and labels (R,) int8."""
-    if len(gt_boxes) == 0 or len(anchors) == 0:
-        matched = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-        return matched, matched.to(torch.int8)
-    iou = box_iou(gt_boxes, anchors)
-    best, matched = iou.max(dim=0)
-    foreground = best >= foreground_thresh
-    if allow_low_quality:
-        best_of_gt = iou.max(dim=1, keepdim=True).values
-        foreground = foreground | ((iou == best_of_gt) & (best_of_gt > 0)).any(dim=0)
-    labels = torch.where(best < background_thresh, 0, -1).to(torch.int8)
-    return matched, torch.where(foreground, torch.ones_like(labels), labels)
+    """Match anchors (R, 4) to each image's ground truth: indices (N, R) int64, labels (N, R) int8.
+
+    Image i has the rows ``offsets[i]`` to ``offsets[i + 1]`` of ``gt_boxes`` (G, 4).
+    """
+    shape = (len(offsets) - 1, len(anchors))
+    matched = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
+    labels = torch.zeros(shape, dtype=torch.int8, device=anchors.device)
+    bounds = offsets.tolist()
+    for i, (begin, end) in enumerate(pairwise(bounds)):
+        if begin == end or len(anchors) == 0:
+            continue
+        iou = box_iou(widened(gt_boxes[begin:end]), widened(anchors))
+        best, matched[i] = iou.max(dim=0)
+        # Torch rounds the thresholds to the type of the IoU; the kernels do the same.
+        labels[i] = torch.where(best < background_thresh, 0, -1)
+        foreground = best >= foreground_thresh
+        if allow_low_quality:
+            best_of_gt = iou.max(dim=1, keepdim=True).values
+            foreground = foreground | ((iou == best_of_gt) & (best_of_gt > 0)).any(dim=0)
+        labels[i].masked_fill_(foreground, 1)
+    return matched, labels
 
 
 def sigmoid_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sum of the focal loss (Lin et al. 2017, eq. 5) over logits (R, K) and classes (R,)."""
+    wrong, _, weight = _wrongness(logits, classes, alpha)
+    return (weight * wrong.sigmoid() ** gamma * -F.logsigmoid(-wrong)).sum()
+
+
+def sigmoid_focal_loss_backward(
+    grad: Tensor, logits: Tensor, classes: Tensor, alpha: float, gamma: float
+) -> Tensor:
+    """Gradient (R, K) of the focal loss, times the gradient ``grad`` of the sum.
+
+    With z the logit of being wrong, p = sigmoid(z) and s = softplus(z) = -log(1 - p), the loss is
+    p^gamma s, and since dp/dz = p (1 - p), ds/dz = p, its derivative p^gamma (gamma (1 - p) s + p).
+    """
+    wrong, sign, weight = _wrongness(logits, classes, alpha)
+    p, not_p = wrong.sigmoid(), (-wrong).sigmoid()
+    slope = p**gamma * (gamma * not_p * -F.logsigmoid(-wrong) + p)
+    return (grad * sign * weight * slope).to(logits.dtype)
+
+
+def _wrongness(logits: Tensor, classes: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The logit of being wrong (R, K), its sign as to the logit, the weight; 0 in ignored rows."""
+    logits = widened(logits)
     targets = classes[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    p = logits.sigmoid()
-    # Not 0, where a power below 1 has an infinite slope.
-    p_wrong = torch.where(targets, 1 - p, p).clamp(min=torch.finfo(p.dtype).tiny)
-    weight = torch.where(targets, alpha, 1 - alpha) * p_wrong**gamma
-    weight = torch.where(classes[:, None] >= 0, weight, 0)
-    entropy = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
-    return (weight * entropy).sum()
+    ignored = classes[:, None] < 0
+    sign = torch.ones_like(logits).masked_fill(targets, -1)
+    weight = torch.full_like(logits, 1 - alpha).masked_fill(targets, alpha)
+    return (sign * logits).masked_fill(ignored, 0), sign, weight.masked_fill(ignored, 0)

@@ -1,6 +1,7 @@
 """How the command-line tools end: a user's mistake in one message, not in a traceback."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ from ..errors import UserError
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+CUT_OFF = 141  # as a shell tells of SIGPIPE
 
 
 def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,10 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
             raise
         print(f"error: training diverged: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; flushing at the exit would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CUT_OFF)
     except KeyboardInterrupt:
         if arguments.debug:
             raise

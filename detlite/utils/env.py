@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
 
 import torch
 from tabulate import tabulate
@@ -40,10 +41,18 @@ def environment() -> dict[str, str]:
     facts["GPU"] = ", ".join(
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     ) or "none"  # fmt: skip
+    facts["compiled parts"] = ", ".join(_compiled_parts()) or "none: plain torch and pycocotools"
     facts["torch CPU"] = torch.backends.cpu.get_cpu_capability()
     facts["torch threads"] = str(torch.get_num_threads())
     facts["DETLITE_DATASETS"] = os.environ.get("DETLITE_DATASETS", "not set (datasets/)")
     return facts
+
+
+def _compiled_parts() -> list[str]:
+    """Extensions that lie in the package, without the tails of their names."""
+    package = Path(__file__).parents[1]
+    files = [*package.glob("*/_*.so"), *package.glob("*/_*.pyd")]
+    return sorted(f"{file.parent.name}.{file.name.partition('.')[0]}" for file in files)
 
 
 def _processor() -> str:

@@ -11,9 +11,10 @@ ANCHORS = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 4], [0, 0, 10, 3], [20, 20, 
 
 
 def test_the_defaults_are_the_papers():
-    matched, labels = MATCHER_REGISTRY.build(Block(name="MaxIoUMatcher"))(GT_BOXES, ANCHORS)
-    assert labels.tolist() == [1, -1, 0, 0]
-    assert matched.tolist() == [0, 0, 0, 0]
+    matcher = MATCHER_REGISTRY.build(Block(name="MaxIoUMatcher"))
+    matched, labels = matcher([GT_BOXES, GT_BOXES[:0]], ANCHORS)
+    assert labels.tolist() == [[1, -1, 0, 0], [0, 0, 0, 0]]
+    assert not matched.any()
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_the_defaults_are_the_papers():
 )
 def test_labels_follow_the_keys(arguments, expected):
     matcher = MaxIoUMatcher(**arguments)
-    assert matcher(GT_BOXES, ANCHORS)[1].tolist() == expected
+    assert matcher([GT_BOXES], ANCHORS)[1].tolist() == [expected]
     thresholds = matcher.foreground_thresh, matcher.background_thresh
     both = match_anchors(GT_BOXES, ANCHORS, *thresholds, matcher.allow_low_quality)
     assert both[1].tolist() == expected

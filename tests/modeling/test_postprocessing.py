@@ -119,3 +119,53 @@ def test_predictions_that_are_not_finite_give_no_detection():
     assert counts.tolist() == [1]
     assert boxes[0, 0].tolist() == SECOND
     assert scores[0, 0].item() == pytest.approx(0.9526, abs=1e-4)
+
+
+class Detect(torch.nn.Module):
+    """The post-processing with its anchors, as a model that is compiled or exported."""
+
+    def __init__(self):
+        super().__init__()
+        self.postprocessor = NMSPostprocessor(topk_per_level=200, max_detections=30)
+        generator = torch.Generator().manual_seed(0)
+        self.anchors = [10 * torch.rand(count, 4, generator=generator) for count in (150, 60)]
+        for level in self.anchors:
+            level[:, 2:] += level[:, :2] + 5
+
+    def forward(self, logits, deltas, sizes):
+        return self.postprocessor(logits, deltas, self.anchors, sizes, DeltaBoxCoder())
+
+    def inputs(self, num_images):
+        generator = torch.Generator().manual_seed(num_images)
+        logits = torch.randn(num_images, 210, 3, generator=generator)
+        deltas = torch.randn(num_images, 210, 4, generator=generator) / 5
+        return logits, deltas, torch.tensor([[20, 18]] * num_images)
+
+
+def assert_same(ours, expected):
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+# Warnings of torch's own compiler.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_it_is_compiled_as_one_graph(backend):
+    model = Detect()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for num_images in (1, 3):
+        inputs = model.inputs(num_images)
+        assert_same(compiled(*inputs), model(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_it_is_exported_whole_for_any_number_of_images():
+    model = Detect()
+    images = torch.export.Dim("images", min=1, max=64)
+    program = torch.export.export(
+        model, model.inputs(2), dynamic_shapes=({0: images}, {0: images}, {0: images})
+    )
+    assert "detlite.nms_padded" in str(program.graph)
+    for num_images in (1, 5):
+        inputs = model.inputs(num_images)
+        assert_same(program.module()(*inputs), model(*inputs))

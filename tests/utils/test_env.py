@@ -15,6 +15,7 @@ def test_the_environment_names_versions_and_hardware():
     assert set(PACKAGES) <= facts.keys()
     assert int(facts["cores"]) >= 1
     assert facts["detlite"][0].isdigit()
+    assert "ops._native" in facts["compiled parts"] or facts["compiled parts"].startswith("none")
 
 
 @pytest.mark.parametrize(("set_to", "told"), [(None, "not set (datasets/)"), ("/d", "/d")])

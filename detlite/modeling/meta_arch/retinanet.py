@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ...registry import Block
 from ...structures import ImageList, Instances
@@ -162,36 +163,38 @@ class RetinaNet(MetaArch):
             anchors: (R, 4).
             instances: gt_boxes (G, 4) and gt_classes (G,) of each image.
         """
-        cls_sums, box_sums, positives = [], [], []
-        for image_logits, image_deltas, truth in zip(logits, deltas, instances, strict=True):
-            gt_boxes = truth.gt_boxes.to(anchors)
-            matched, labels = self.matcher(gt_boxes, anchors)
-            foreground = labels == 1
-            classes = torch.full_like(matched, self.num_classes)
-            targets = anchors
-            if len(gt_boxes):
-                gt_classes = truth.gt_classes.to(anchors.device)
-                classes = torch.where(foreground, gt_classes[matched], classes)
-                # Background anchors aim at themselves, so that their loss is finite.
-                targets = torch.where(foreground[:, None], gt_boxes[matched], anchors)
-            classes = classes.masked_fill(labels == -1, -1)
-            cls_sums.append(self.cls_loss(image_logits.float(), classes))
-            box_losses = self._box_losses(image_deltas.float(), targets, anchors)
-            # A mask and no indexing: the number of positives stays on the device.
-            box_sums.append(torch.where(foreground, box_losses, 0).sum())
-            positives.append(foreground.sum())
-        num_positives = torch.stack(positives)
+        # What the loader has put into pinned memory is copied without waiting for the device.
+        gt_boxes = [truth.gt_boxes.to(anchors, non_blocking=True) for truth in instances]
+        gt_classes = [truth.gt_classes.to(anchors.device, non_blocking=True) for truth in instances]
+        matched, labels = self.matcher(gt_boxes, anchors)
+        foreground = labels == 1
+        classes = torch.where(foreground, _of_matched(gt_classes, matched), self.num_classes)
+        classes = classes.masked_fill(labels == -1, -1)
+        # Background anchors aim at themselves, so that their loss is finite.
+        targets = torch.where(foreground[..., None], _of_matched(gt_boxes, matched), anchors)
+        cls_sums = [
+            self.cls_loss(image_logits.float(), image_classes)
+            for image_logits, image_classes in zip(logits, classes, strict=True)
+        ]
+        box_losses = self._box_losses(deltas.float(), targets, anchors)
+        # A mask and no indexing: the number of positives stays on the device.
+        box_sums = torch.where(foreground, box_losses, 0).sum(dim=1)
+        num_positives = foreground.sum(dim=1)
         weights = self.loss_normalizer(num_positives)
         return {
             "loss_cls": (torch.stack(cls_sums) * weights).sum(),
-            "loss_box": (torch.stack(box_sums) * weights).sum(),
+            "loss_box": (box_sums * weights).sum(),
             "num_positives": num_positives.sum(),
         }
 
     def _box_losses(self, deltas: Tensor, targets: Tensor, anchors: Tensor) -> Tensor:
+        """Losses (N, R) of deltas (N, R, 4) against boxes (N, R, 4)."""
         if self.box_loss.compares == "boxes":
-            return self.box_loss(self.box_coder.decode(deltas, anchors), targets)
-        return self.box_loss(deltas, self.box_coder.encode(targets, anchors))
+            predicted = self.box_coder.decode(deltas, anchors)
+        else:
+            predicted, targets = deltas, self.box_coder.encode(targets, anchors)
+        losses = self.box_loss(predicted.flatten(0, 1), targets.flatten(0, 1))
+        return losses.unflatten(0, deltas.shape[:2])
 
     def _detections(
         self,
@@ -218,3 +221,11 @@ class RetinaNet(MetaArch):
             )
             results.append({"instances": instances})
         return results
+
+
+def _of_matched(values: Sequence[Tensor], matched: Tensor) -> Tensor:
+    """Values (G, ...) of each image at its indices, of (N, R): (N, R, ...)."""
+    # One row more, which an image without ground truth is given.
+    spare = values[0].new_zeros(1, *values[0].shape[1:])
+    padded = pad_sequence([*values, spare], batch_first=True)
+    return padded[torch.arange(len(values), device=matched.device)[:, None], matched]

@@ -1,0 +1,69 @@
+// What every kernel needs of a tensor. Python checks arguments for the user, with better messages;
+// the checks here keep a wrong call of torch.ops.detlite from touching memory that is not its own.
+
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "box.h"
+
+namespace detlite {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void check_boxes(const Tensor& boxes, const char* name, int64_t dimensions = 2) {
+  STD_TORCH_CHECK(
+      boxes.dim() == dimensions && boxes.size(dimensions - 1) == 4,
+      name,
+      " must have 4 columns and ",
+      dimensions,
+      " dimensions, got ",
+      boxes.dim(),
+      " dimensions");
+}
+
+inline void check_same_type(const Tensor& a, const Tensor& b, const char* names) {
+  STD_TORCH_CHECK(
+      a.scalar_type() == b.scalar_type() && a.get_device_index() == b.get_device_index(),
+      names,
+      " must agree in type and device");
+}
+
+inline void check_rows(const Tensor& tensor, const char* name, int64_t rows) {
+  STD_TORCH_CHECK(
+      tensor.dim() == 1 && tensor.size(0) == rows, name, " must have ", rows, " entries");
+}
+
+// A contiguous tensor for the kernels: types of 16 bits become float32.
+inline Tensor widened(const Tensor& tensor) {
+  const ScalarType type = tensor.scalar_type();
+  const bool narrow = type == ScalarType::Half || type == ScalarType::BFloat16;
+  return torch::stable::contiguous(
+      narrow ? torch::stable::to(tensor, ScalarType::Float) : tensor);
+}
+
+inline Tensor as_int64(const Tensor& tensor) {
+  return torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Long));
+}
+
+// Calls f with a value of the tensor's type, which must be float or double.
+template <typename F>
+auto dispatch_floating(const Tensor& tensor, const char* name, const F& f) {
+  if (tensor.scalar_type() == ScalarType::Double) return f(double());
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == ScalarType::Float, name, " must be float32 or float64");
+  return f(float());
+}
+
+// The rows of a contiguous tensor (..., 4).
+template <typename T>
+const Box<T>* boxes_of(const Tensor& tensor) {
+  static_assert(sizeof(Box<T>) == 4 * sizeof(T));
+  return static_cast<const Box<T>*>(tensor.const_data_ptr());
+}
+
+}  // namespace detlite
