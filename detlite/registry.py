@@ -8,6 +8,23 @@ from typing import Any
 from .errors import ConfigError, did_you_mean
 
 REGISTRIES: dict[str, "Registry"] = {}
+_LOADERS: list[Callable[[], object]] = []
+
+
+def before_first_lookup(load: Callable[[], object]) -> None:
+    """Call a function once, before a component is looked up: it imports all, so that they register.
+
+    ``detlite/__init__.py``, which alone may know all packages, hands it over, so that importing
+    the package does not have to import torch.
+    """
+    _LOADERS.append(load)
+
+
+def filled_registries() -> dict[str, "Registry"]:
+    """All registries by kind, with all components of the package in them."""
+    while _LOADERS:
+        _LOADERS.pop()()  # taken out first, because loading looks things up as well
+    return REGISTRIES
 
 
 class Block(dict[str, Any]):
@@ -87,6 +104,7 @@ class Registry:
         Raises:
             ConfigError: No component has this name; the message lists the known ones.
         """
+        filled_registries()
         if isinstance(name, str):
             if name in self._components:
                 return self._components[name]
@@ -127,9 +145,11 @@ class Registry:
         return component(**arguments, **given)
 
     def __contains__(self, name: str) -> bool:
+        filled_registries()
         return name in self._components
 
     def __iter__(self) -> Iterator[str]:
+        filled_registries()
         return iter(sorted(self._components))
 
     def __repr__(self) -> str:

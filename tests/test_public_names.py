@@ -1,8 +1,11 @@
 """The public surface, written out: whoever changes it changes this list, and the CHANGELOG."""
 
 import os
+import pathlib
 import subprocess
 import sys
+
+import pytest
 
 import detlite
 from detlite.registry import REGISTRIES
@@ -51,6 +54,61 @@ def test_every_registry_is_public_and_knows_what_it_holds():
     for kind, registry in REGISTRIES.items():
         assert id(registry) in public, f"the registry of {kind} is not among the public names"
         assert registry.interface is not None
+
+
+def run_python(program, **options):
+    """What a fresh interpreter prints, in which every warning is an error."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_brings_no_torch_and_the_first_name_brings_everything():
+    program = """
+import sys
+import detlite
+from detlite import DataError, Registry, __version__
+assert not {"torch", "numpy"} & {*sys.modules}
+import detlite.evaluation
+from detlite.evaluation import coco_box_metrics
+assert not {"torch", "pycocotools"} & {*sys.modules}
+detlite.Trainer
+assert "torch" in sys.modules
+assert all(name in vars(detlite) for name in detlite.__all__)
+"""
+    assert run_python(program) == ""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import detlite; assert detlite.ops.nms and detlite.visualization.Visualizer",
+        "from detlite import *; assert Predictor and EVALUATOR_REGISTRY.get('VOCEvaluator')",
+        "from detlite.evaluation.registries import EVALUATOR_REGISTRY\n"
+        "assert 'VOCEvaluator' in EVALUATOR_REGISTRY",
+        "from detlite.modeling.interfaces import Head\n"
+        "from detlite.config.signature import nested_registry\n"
+        "assert [*nested_registry(Head)]",
+    ],
+)
+def test_every_way_in_finds_the_components(program):
+    run_python(program)
+
+
+def test_config_blocks_are_checked_whatever_was_imported_first():
+    config = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+    program = (
+        f"from detlite.config import load_config; print(load_config({str(config)!r}).model.name)"
+    )
+    assert run_python(program) == "RetinaNet\n"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    assert not hasattr(detlite, "Trainr")
+    assert not hasattr(detlite.evaluation, "COCOEvaluater")
+    assert {*detlite.__all__, "ops", "engine"} <= {*dir(detlite)}
+    assert {*detlite.evaluation.__all__} <= {*dir(detlite.evaluation)}
 
 
 def test_import_needs_no_data_root_and_warns_of_nothing(tmp_path):

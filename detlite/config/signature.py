@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
-from ..registry import REGISTRIES, BlockOf, Registry
+from ..registry import BlockOf, Registry, filled_registries
 
 _YAML_TYPES = (int, float, str, bool, type(None), list, tuple, dict)
 REQUIRED = inspect.Parameter.empty
@@ -57,9 +57,9 @@ def nested_registry(annotation: Any) -> Registry | None:
     if get_origin(annotation) is Annotated:
         for extra in get_args(annotation)[1:]:
             if isinstance(extra, BlockOf):
-                return REGISTRIES[extra.kind]
+                return filled_registries()[extra.kind]
     if is_class(annotation):
-        for registry in REGISTRIES.values():
+        for registry in filled_registries().values():
             if registry.interface is not None and issubclass(annotation, registry.interface):
                 return registry
     return None

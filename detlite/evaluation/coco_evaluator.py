@@ -8,12 +8,14 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..ranges import PositiveInt
-from .coco_metrics import CocoMetrics, coco_box_metrics
+from .coco_arrays import CocoArrays
+from .coco_metrics import CocoMetrics, evaluate_boxes
+from .coco_report import class_metrics_table
 from .detection_evaluator import DetectionEvaluator, Detections
 from .evaluator import Results
 from .ground_truth import GroundTruth
 from .registries import EVALUATOR_REGISTRY
-from .reports import class_table, metrics_table, write_json
+from .reports import metrics_table, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ class COCOEvaluator(DetectionEvaluator):
         output_dir: Where the two files are written; none are without it.
         max_detections: Three limits of the detections of a class in an image, ascending: AR is
             given for each, AP uses the last.
-        per_class: Whether to return "AP-<class>" and to log a table of classes.
+        per_class: Whether to return "AP-<class>", "AP50-<class>" and "AR-<class>", and to log a
+            table of classes.
     """
 
     def __init__(
@@ -53,48 +56,70 @@ class COCOEvaluator(DetectionEvaluator):
         self.per_class = per_class
 
     def score(self, detections: list[Detections]) -> Results:
-        """Evaluate with pycocotools; log the tables, write the files."""
-        found = results_json(self.dataset, detections)
+        """Evaluate; log the tables, write the files."""
+        arrays = evaluation_arrays(self.dataset, detections)
         if self.output_dir is not None:
+            found = results_json(self.dataset, detections)
             write_json(self.output_dir / "coco_instances_results.json", found)
-        metrics = coco_box_metrics(
-            ground_truth_json(self.dataset), found, max_detections=self.max_detections
-        )
+        metrics = evaluate_boxes(arrays, max_detections=self.max_detections).metrics
         values = dict(metrics.summary)
         if self.per_class:
-            named = zip(self.dataset.class_names, self.dataset.category_ids.tolist(), strict=True)
-            values |= {f"AP-{name}": metrics.class_ap[category] for name, category in named}
+            values = metrics.flat(self._names())
         self._log(metrics)
         results = {"bbox": values}
         if self.output_dir is not None:
             write_json(self.output_dir / "results.json", results)
         return results
 
+    def _names(self) -> dict[int, str]:
+        """The class names by category id, in the order of the classes."""
+        return dict(zip(self.dataset.category_ids.tolist(), self.dataset.class_names, strict=True))
+
     def _log(self, metrics: CocoMetrics) -> None:
         name = self.dataset.name
         logger.info("box AP and AR of '%s' in percent:\n%s", name, metrics_table(metrics.summary))
-        if not self.per_class:
-            return
-        ids = self.dataset.category_ids.tolist()
-        rows = [
-            [class_name, metrics.class_ap[category], metrics.class_ap50[category]]
-            for class_name, category in zip(self.dataset.class_names, ids, strict=True)
-        ]
-        table = class_table(["class", "AP", "AP50"], rows)
-        logger.info("box AP of '%s' by class in percent:\n%s", name, table)
+        if self.per_class:
+            table = class_metrics_table(metrics, self._names())
+            logger.info(
+                "boxes of '%s' by class in percent; F1, P and R at IoU 0.5 and the score threshold "
+                "of greatest F1:\n%s",
+                name,
+                table,
+            )
+
+
+def evaluation_arrays(dataset: GroundTruth, detections: list[Detections]) -> CocoArrays:
+    """A data set and detections, one entry an image of it, as the evaluation takes them.
+
+    Images and classes come in the order of their ids, boxes as ``results_json`` writes them.
+    """
+    image_ids, categories = _plain(dataset.image_ids), dataset.category_ids.tolist()
+    image_order, class_order = _ascending(image_ids), _ascending(categories)
+    image_place, class_place = (np.argsort(x).astype(np.int32) for x in (image_order, class_order))
+    image_of_box = np.repeat(np.arange(len(image_ids)), np.diff(dataset.offsets))
+    image_of_detection = np.repeat(np.arange(len(image_ids)), [len(x) for x in detections])
+    return CocoArrays(
+        image_ids=[image_ids[i] for i in image_order],
+        category_ids=[categories[k] for k in class_order],
+        class_names=[dataset.class_names[k] for k in class_order],
+        gt_boxes=np.ascontiguousarray(dataset.boxes_xywh, np.float64),
+        gt_areas=np.asarray(dataset.areas, np.float64),
+        gt_crowd=dataset.crowd.astype(np.uint8),
+        gt_images=image_place[image_of_box],
+        gt_classes=class_place[dataset.classes],
+        boxes=_rounded_xywh(np.concatenate([np.zeros((0, 4)), *(x.boxes for x in detections)])),
+        scores=np.concatenate([np.zeros(0), *(x.scores for x in detections)]),
+        images=image_place[image_of_detection],
+        classes=class_place[np.concatenate([np.zeros(0, int), *(x.classes for x in detections)])],
+    )
 
 
 def results_json(dataset: GroundTruth, detections: list[Detections]) -> list[dict[str, Any]]:
-    """Detections, one entry an image of the data set, in the form of COCO's results file.
-
-    Boxes are rounded to thousandths of a pixel. That is where float32 ends in a large image: an
-    edge of 158.15 is again 158.15, not 158.1499939, and an IoU on a threshold stays on it.
-    """
+    """Detections, one entry an image of the data set, in the form of COCO's results file."""
     categories = dataset.category_ids.tolist()
     results = []
     for image_id, found in zip(_plain(dataset.image_ids), detections, strict=True):
-        boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], 1)
-        boxes = boxes.round(3)
+        boxes = _rounded_xywh(found.boxes)
         results += [
             {"image_id": image_id, "category_id": categories[c], "bbox": box, "score": score}
             for c, box, score in zip(
@@ -102,6 +127,19 @@ def results_json(dataset: GroundTruth, detections: list[Detections]) -> list[dic
             )
         ]
     return results
+
+
+def _rounded_xywh(boxes: np.ndarray) -> np.ndarray:
+    """Boxes XYXY (D, 4) as XYWH, rounded to thousandths of a pixel.
+
+    That is where float32 ends in a large image: an edge of 158.15 is again 158.15, not
+    158.1499939, and an IoU on a threshold stays on it.
+    """
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(3)
+
+
+def _ascending(ids: list[Any]) -> list[int]:
+    return sorted(range(len(ids)), key=ids.__getitem__)
 
 
 def ground_truth_json(dataset: GroundTruth) -> dict[str, list[dict[str, Any]]]:

@@ -1,22 +1,17 @@
-"""COCO's detection numbers, as pycocotools computes them; no other file knows pycocotools."""
+"""COCO's detection numbers, in all and by class."""
 
-import contextlib
-import io
-import json
-import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from ..errors import DataError
-
-logger = logging.getLogger(__name__)
+from .best_points import BestPoint, best_points
+from .coco_arrays import CocoArrays, coco_arrays
+from .coco_files import read_ground_truth, read_results
+from .coco_matching import CocoCurves, Matches, evaluate_arrays
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # pycocotools' order of area ranges
 _IOU50, _IOU75 = 0, 5  # of the IoU thresholds 0.5, 0.55, ..., 0.95
@@ -27,15 +22,48 @@ class CocoMetrics:
     """Numbers in percent; NaN where there is no ground truth.
 
     Attributes:
-        summary: COCO's twelve numbers: AP, AP50, AP75, APs, APm, APl; AR at each of the three
+        summary: COCO's twelve numbers: AP, AP50, AP75, APs, APm, APl; AR at each of the
             limits of detections, then ARs, ARm, ARl.
         class_ap: AP by category id.
         class_ap50: AP at IoU 0.5 by category id.
+        class_ar: AR at the last limit by category id.
+        best_points: By category id, the score threshold of greatest F1 at IoU 0.5.
     """
 
     summary: dict[str, float]
-    class_ap: dict[int, float]
-    class_ap50: dict[int, float]
+    class_ap: dict[Any, float]
+    class_ap50: dict[Any, float]
+    class_ar: dict[Any, float]
+    best_points: dict[Any, BestPoint]
+
+    def flat(self, class_names: Mapping[Any, str]) -> dict[str, float]:
+        """All but the best points in one dict: "AP", ..., "AP-<class>", "AP50-<class>", ...
+
+        Args:
+            class_names: By category id, in the order that the dict shall have.
+        """
+        values = dict(self.summary)
+        columns = {"AP": self.class_ap, "AP50": self.class_ap50, "AR": self.class_ar}
+        for key, column in columns.items():
+            values |= {f"{key}-{name}": column[c] for c, name in class_names.items()}
+        return values
+
+
+@dataclass(frozen=True)
+class CocoEvaluation:
+    """One evaluation with all that led to its numbers.
+
+    Attributes:
+        arrays: What was evaluated.
+        matches: What each detection found.
+        curves: Precision over recall, as in pycocotools.
+        metrics: The numbers.
+    """
+
+    arrays: CocoArrays
+    matches: Matches
+    curves: CocoCurves
+    metrics: CocoMetrics
 
 
 def coco_box_metrics(
@@ -54,26 +82,10 @@ def coco_box_metrics(
             the AR by area use the last one.
 
     Raises:
-        DataError: A result's image is not in the ground truth.
+        DataError: A result's image is not in the ground truth, or an entry cannot be read.
     """
-    _check_results(ground_truth, results)
-    # pycocotools prints; there is no switch for it
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco({**ground_truth, "annotations": _annotations(ground_truth)})
-        found = _coco({**ground_truth, "annotations": _detections(results)})
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.maxDets = list(max_detections)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"]  # (T, recall thresholds, K, areas, limits)
-    recall = evaluation.eval["recall"]  # (T, K, areas, limits)
-    categories = [int(category) for category in evaluation.params.catIds]
-    by_class = precision[:, :, :, _ALL, -1]
-    return CocoMetrics(
-        _summary(precision, recall, max_detections),
-        {c: _mean(by_class[:, :, k]) for k, c in enumerate(categories)},
-        {c: _mean(by_class[_IOU50, :, k]) for k, c in enumerate(categories)},
-    )
+    arrays = coco_arrays(ground_truth, results)
+    return evaluate_boxes(arrays, max_detections=max_detections).metrics
 
 
 def evaluate_coco_files(
@@ -87,22 +99,36 @@ def evaluate_coco_files(
     Returns:
         The same dict as ``COCOEvaluator.evaluate()["bbox"]``: percent, and AP by class.
     """
-    truth = json.loads(Path(annotations).read_text(encoding="utf-8"))
-    found = json.loads(Path(results).read_text(encoding="utf-8"))
-    metrics = coco_box_metrics(truth, found, max_detections=max_detections)
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    by_class = {f"AP-{names[c]}": value for c, value in metrics.class_ap.items()}
-    return metrics.summary | by_class
+    arrays = coco_arrays(read_ground_truth(annotations), read_results(results))
+    metrics = evaluate_boxes(arrays, max_detections=max_detections).metrics
+    return metrics.flat(dict(zip(arrays.category_ids, arrays.class_names, strict=True)))
 
 
-def _summary(
-    precision: np.ndarray, recall: np.ndarray, max_detections: Sequence[int]
-) -> dict[str, float]:
+def evaluate_boxes(
+    arrays: CocoArrays, *, max_detections: Sequence[int] = (1, 10, 100)
+) -> CocoEvaluation:
+    """Evaluate arrays; see :func:`coco_box_metrics`."""
+    matches, curves = evaluate_arrays(arrays, max_detections)
+    ids = arrays.category_ids
+    metrics = CocoMetrics(
+        {name: 100 * value if value > -1 else math.nan
+         for name, value in coco_summary(curves, max_detections).items()},
+        _by_class(ids, curves.precision[:, :, :, _ALL, -1]),
+        _by_class(ids, curves.precision[_IOU50, :, :, _ALL, -1]),
+        _by_class(ids, curves.recall[:, :, _ALL, -1]),
+        dict(zip(ids, best_points(matches), strict=True)),
+    )  # fmt: skip
+    return CocoEvaluation(arrays, matches, curves, metrics)
+
+
+def coco_summary(curves: CocoCurves, max_detections: Sequence[int]) -> dict[str, float]:
+    """The twelve numbers as fractions, -1 for an absent one: pycocotools' ``stats`` by name."""
+
     def ap(thresholds: slice | int = slice(None), area: int = _ALL) -> float:
-        return _mean(precision[thresholds, ..., area, -1])
+        return _mean(curves.precision[thresholds, ..., area, -1])
 
     def ar(area: int = _ALL, limit: int = -1) -> float:
-        return _mean(recall[..., area, limit])
+        return _mean(curves.recall[..., area, limit])
 
     return {
         "AP": ap(),
@@ -118,62 +144,11 @@ def _summary(
     }
 
 
+def _by_class(ids: Sequence[Any], values: np.ndarray) -> dict[Any, float]:
+    means = (_mean(values[..., k]) for k in range(len(ids)))
+    return {key: 100 * m if m > -1 else math.nan for key, m in zip(ids, means, strict=True)}
+
+
 def _mean(values: np.ndarray) -> float:
     present = values[values > -1]  # -1 stands for a class without ground truth
-    return 100 * float(np.mean(present)) if len(present) else float("nan")
-
-
-def _coco(content: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = content
-    coco.createIndex()
-    return coco
-
-
-def _annotations(ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Copies with what the evaluation reads; it writes into them."""
-    entries = ground_truth["annotations"]
-    ids = [entry.get("id") for entry in entries]
-    if len(set(ids)) < len(ids) or not all(ids):
-        logger.warning(
-            "annotation ids are missing, zero or not unique; pycocotools would lose these objects, "
-            "so they are numbered anew"
-        )
-        ids = list(range(1, len(ids) + 1))
-    return [
-        {
-            "id": number,
-            "image_id": entry["image_id"],
-            "category_id": entry["category_id"],
-            "bbox": entry["bbox"],
-            "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
-            "iscrowd": entry.get("iscrowd", 0),
-        }
-        for number, entry in zip(ids, entries, strict=True)
-    ]
-
-
-def _detections(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            **result,
-            "id": number,
-            "area": result["bbox"][2] * result["bbox"][3],
-            "iscrowd": 0,
-        }
-        for number, result in enumerate(results, start=1)
-    ]
-
-
-def _check_results(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    images = {image["id"] for image in ground_truth["images"]}
-    strange = {result["image_id"] for result in results} - images
-    if strange:
-        raise DataError(
-            f"the results name {len(strange)} images that are not in the ground truth, "
-            f"e.g. {next(iter(strange))!r}"
-        )
-    categories = {category["id"] for category in ground_truth["categories"]}
-    others = {result["category_id"] for result in results} - categories
-    if others:
-        logger.warning("results of unknown category ids do not count: %s", sorted(others))
+    return float(np.mean(present)) if len(present) else -1.0

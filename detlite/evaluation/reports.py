@@ -1,12 +1,12 @@
 """What an evaluator leaves behind: JSON files that are whole or absent, and tables for the log."""
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 from tabulate import tabulate
 
 
@@ -15,8 +15,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(_without_nan(value), file, allow_nan=False)
+        temporary.write_bytes(msgspec.json.encode(value, enc_hook=_python_number))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -29,14 +28,15 @@ def metrics_table(metrics: Mapping[str, float]) -> str:
     )
 
 
-def class_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows that begin with a class, in up to three groups side by side.
+def class_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], num_groups: int = 3) -> str:
+    """Rows that begin with a class, in groups side by side.
 
     Args:
         columns: The heads of one group, "class" first.
         rows: One row a class.
+        num_groups: How many groups at most.
     """
-    num_groups = min(3, max(1, len(rows)))
+    num_groups = min(num_groups, max(1, len(rows)))
     height = -(-len(rows) // num_groups)
     groups = [rows[i * height : (i + 1) * height] for i in range(num_groups)]
     blank = [""] * len(columns)
@@ -48,11 +48,7 @@ def class_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return tabulate(wide, heads, tablefmt="pipe", floatfmt=".3f", numalign="left")
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value
+def _python_number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"JSON has no form for a {type(value).__name__}: {value!r}")

@@ -1,5 +1,8 @@
 """Ground truth from COCO's JSON, and results of its form as batches of a model's outputs."""
 
+import contextlib
+import copy
+import io
 import json
 import pathlib
 from dataclasses import dataclass
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from detlite.structures import Instances
 
@@ -110,6 +115,26 @@ def random_content(seed, num_images=12, categories=(3, 7, 90)):
     return {"images": images, "categories": named, "annotations": annotations}, results
 
 
+def pycocotools_arrays(truth, results, limits=(1, 10, 100)):
+    """Its twelve numbers and three arrays; the arguments stay as they are."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        if results:
+            found = coco.loadRes(copy.deepcopy(results))
+        else:  # loadRes looks at the first result to see what all are
+            found = COCO()
+            found.dataset = {**coco.dataset, "annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(coco, found, "bbox")
+        evaluation.params.maxDets = list(limits)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats, *(evaluation.eval[key] for key in ("precision", "recall", "scores"))
+
+
 @pytest.fixture
 def case():
     """The functions of this file, which test modules cannot import."""
@@ -123,6 +148,7 @@ class Case:
     outputs = staticmethod(model_outputs)
     evaluated = staticmethod(evaluated)
     random = staticmethod(random_content)
+    pycocotools = staticmethod(pycocotools_arrays)
 
     @staticmethod
     def load(path):

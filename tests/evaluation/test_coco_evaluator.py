@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from detlite.errors import ConfigError, DataError
-from detlite.evaluation import EVALUATOR_REGISTRY, COCOEvaluator, coco_box_metrics
+from detlite.evaluation import (
+    EVALUATOR_REGISTRY,
+    COCOEvaluator,
+    coco_box_metrics,
+    evaluate_coco_files,
+)
 from detlite.evaluation.coco_evaluator import ground_truth_json
 
 
@@ -55,10 +60,30 @@ def test_numbers_by_class_are_those_of_the_plain_results(scene, case):
     content, results, truth, pairs = scene
     values = case.evaluated(COCOEvaluator(dataset=truth), pairs)["bbox"]
     metrics = coco_box_metrics(content, results)
-    names = {category["id"]: f"AP-{category['name']}" for category in content["categories"]}
-    expected = metrics.summary | {names[c]: value for c, value in metrics.class_ap.items()}
+    expected = metrics.flat({c["id"]: c["name"] for c in content["categories"]})
     assert list(values) == list(expected)
     assert values == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_classes_and_images_in_any_order_give_the_same_numbers(scene, case):
+    content, results, truth, pairs = scene
+    expected = case.evaluated(COCOEvaluator(dataset=truth), pairs)["bbox"]
+    turned = content | {key: content[key][::-1] for key in ("images", "categories")}
+    other = case.ground_truth(turned)
+    values = case.evaluated(COCOEvaluator(dataset=other), case.outputs(other, results))["bbox"]
+    assert values == expected
+    assert [key for key in values if key.startswith("AP-")] == [f"AP-class {c}" for c in (90, 7, 3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_file_that_is_written_gives_the_same_numbers(scene, case, tmp_path, dtype):
+    content, results, truth, _ = scene
+    moved = [r | {"bbox": [x + 1 / 3 for x in r["bbox"]]} for r in results]
+    evaluator = COCOEvaluator(dataset=truth, output_dir=tmp_path)
+    values = case.evaluated(evaluator, case.outputs(truth, moved, dtype))["bbox"]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    found = tmp_path / "coco_instances_results.json"
+    assert evaluate_coco_files(tmp_path / "truth.json", found) == values
 
 
 def test_files_hold_original_category_ids_and_the_returned_numbers(scene, case, tmp_path):
