@@ -67,14 +67,16 @@ def extensions() -> list[Extension]:
             )
         )
         if has_cuda():
-            found.append(
-                cpp_extension.CUDAExtension(
-                    "detlite.ops._native_cuda",
-                    sources("cuda", "*.cu"),
-                    extra_compile_args={"cxx": [*CXX_FLAGS], "nvcc": [*NVCC_FLAGS]},
-                    py_limited_api=True,
-                )
+            kernels = cpp_extension.CUDAExtension(
+                "detlite.ops._native_cuda",
+                sources("cuda", "*.cu"),
+                extra_compile_args={"cxx": [*CXX_FLAGS], "nvcc": [*NVCC_FLAGS]},
+                py_limited_api=True,
             )
+            # Linked in, as nvcc itself does: torch may bring a runtime of another name.
+            kernels.libraries.remove("cudart")
+            kernels.libraries += ["cudart_static", "rt", "dl", "pthread"]
+            found.append(kernels)
     return found
 
 

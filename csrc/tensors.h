@@ -8,6 +8,9 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cmath>
+#include <limits>
+
 #include "box.h"
 
 namespace detlite {
@@ -57,6 +60,15 @@ auto dispatch_floating(const Tensor& tensor, const char* name, const F& f) {
   STD_TORCH_CHECK(
       tensor.scalar_type() == ScalarType::Float, name, " must be float32 or float64");
   return f(float());
+}
+
+// The largest number of type T up to the threshold: a T exceeds the double exactly if it exceeds
+// this number, which is how torchvision compares in NMS.
+template <typename T>
+T round_down(double threshold) {
+  T rounded = static_cast<T>(threshold);
+  if (rounded > threshold) rounded = std::nextafter(rounded, -std::numeric_limits<T>::infinity());
+  return rounded;
 }
 
 // The rows of a contiguous tensor (..., 4).

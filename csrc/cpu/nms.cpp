@@ -23,17 +23,8 @@ namespace {
 
 // Up to here it is quicker to compare a box with all kept ones than to hash.
 constexpr int64_t kBoxesWithoutGrid = 192;
-// Below this number of boxes, waking a thread costs more than it saves.
-constexpr int64_t kBoxesPerThread = 2048;
-
-// The largest number of type T up to the threshold: a T exceeds the double exactly if it exceeds
-// this number, which is how torchvision compares.
-template <typename T>
-T round_down(double threshold) {
-  T rounded = static_cast<T>(threshold);
-  if (rounded > threshold) rounded = std::nextafter(rounded, -std::numeric_limits<T>::infinity());
-  return rounded;
-}
+// Below this number of boxes, waking the other threads can cost more than they save.
+constexpr int64_t kBoxesOfOneThread = 16384;
 
 // Marks in `kept` which of n boxes of one group, by falling score, stay; stops after `limit`.
 template <typename T>
@@ -149,7 +140,7 @@ std::unique_ptr<bool[]> keep(
     const int64_t begin = begins[g], size = begins[g + 1] - begin;
     if (size > 0) suppress(&sorted[begin], size, threshold, limit, &kept_by_group[begin]);
   };
-  if (n < kBoxesPerThread) {
+  if (n < kBoxesOfOneThread) {
     for (int64_t g = 0; g < num_groups; ++g) one_group(g);
   } else {
     for_each_in_parallel(num_groups, one_group);
