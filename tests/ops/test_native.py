@@ -209,10 +209,15 @@ def test_overlaps_have_the_gradient_of_their_value(op):
 @pytest.mark.parametrize("name", ["box_iou", "generalized_box_iou"])
 def test_gradients_equal_those_of_plain_torch(name, bad_boxes):
     for dtype in (torch.float32, torch.float64):
-        # Corners that coincide, boxes that only touch, and some that are bad.
+        # Corners that coincide, and some boxes that are bad.
         boxes1 = torch.cat((SETS.adversarial("whole numbers", 60, 1), bad_boxes.double())).to(dtype)
         boxes2 = SETS.adversarial("whole numbers", 50, 2).to(dtype)
         weights = torch.rand(70, 50, generator=torch.Generator().manual_seed(3), dtype=dtype)
+        # The slope of clamp(min=0) at 0 is not the same in every version of torch.
+        low = torch.max(boxes1[:, None, :2], boxes2[:, :2])
+        touching = (torch.min(boxes1[:, None, 2:], boxes2[:, 2:]) == low).any(dim=-1)
+        assert touching.any()
+        weights[touching] = 0
         good = reference.valid_boxes(boxes1)
         inputs = [boxes1.clone().requires_grad_(), boxes2.clone().requires_grad_()]
         ours = (getattr(detlite.ops, name)(*inputs) * weights).sum()
