@@ -29,16 +29,27 @@ inline void check_boxes(const Tensor& boxes, const char* name, int64_t dimension
       " dimensions");
 }
 
-inline void check_same_type(const Tensor& a, const Tensor& b, const char* names) {
+inline void check_same_device(const Tensor& a, const Tensor& b, const char* names) {
   STD_TORCH_CHECK(
-      a.scalar_type() == b.scalar_type() && a.get_device_index() == b.get_device_index(),
+      a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index(),
       names,
-      " must agree in type and device");
+      " must be on one device");
 }
 
-inline void check_rows(const Tensor& tensor, const char* name, int64_t rows) {
+inline void check_same_type(const Tensor& a, const Tensor& b, const char* names) {
+  check_same_device(a, b, names);
+  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), names, " must be of one type");
+}
+
+// A tensor that goes with the rows of another.
+inline void check_rows(const Tensor& tensor, const char* name, const Tensor& rows) {
   STD_TORCH_CHECK(
-      tensor.dim() == 1 && tensor.size(0) == rows, name, " must have ", rows, " entries");
+      tensor.dim() == 1 && tensor.size(0) == rows.size(0),
+      name,
+      " must have ",
+      rows.size(0),
+      " entries");
+  check_same_device(tensor, rows, name);
 }
 
 // A contiguous tensor for the kernels: types of 16 bits become float32.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CheckpointError, ConfigError, DataError, UserError
 from .registry import Registry, before_first_lookup
 
+# For type checkers and editors only: __getattr__ imports these when one is first used.
 if TYPE_CHECKING:
     from .config import Config, load_config
     from .data import DATASET_REGISTRY, SAMPLER_REGISTRY, TRANSFORM_REGISTRY, DetectionDataset

@@ -30,7 +30,7 @@ struct AnchorBlock {
 };
 
 template <typename T>
-inline __attribute__((always_inline)) void load(const Box<T>* anchors, AnchorBlock<T>& block) {
+DETLITE_INLINE void load(const Box<T>* anchors, AnchorBlock<T>& block) {
   block.padded = (block.size + kLanes - 1) / kLanes * kLanes;
   for (int64_t j = 0; j < block.padded; ++j) {
     const Box<T> anchor = j < block.size ? anchors[j] : nowhere<T>();
@@ -67,7 +67,7 @@ inline bool reaches(const Box<T>& box, const Box<T>& hull) {
 }
 
 template <typename T>
-inline __attribute__((always_inline)) T iou_with(
+DETLITE_INLINE T iou_with(
     const AnchorBlock<T>& block, int64_t j, const Box<T>& box, T box_area) {
   const Box<T> anchor{block.x1[j], block.y1[j], block.x2[j], block.y2[j]};
   return intersection_over_union(box, box_area, anchor, block.area[j]);
@@ -75,7 +75,7 @@ inline __attribute__((always_inline)) T iou_with(
 
 // Update the best of each anchor with a valid box; returns the box's best.
 template <typename T>
-inline __attribute__((always_inline)) T compare(
+DETLITE_INLINE T compare(
     AnchorBlock<T>& block, const Box<T>& box, typename AnchorBlock<T>::Index index) {
   const T box_area = area(box);
   T tops[kLanes] = {};
@@ -92,7 +92,7 @@ inline __attribute__((always_inline)) T compare(
 }
 
 template <typename T>
-inline __attribute__((always_inline)) void write_labels(
+DETLITE_INLINE void write_labels(
     const AnchorBlock<T>& block, T foreground, T background, int64_t* matched, int8_t* labels) {
   for (int64_t j = 0; j < block.size; ++j) matched[j] = block.matched[j];
   for (int64_t j = 0; j < block.size; ++j) {
@@ -101,7 +101,7 @@ inline __attribute__((always_inline)) void write_labels(
 }
 
 template <typename T>
-inline __attribute__((always_inline)) void raise_labels(
+DETLITE_INLINE void raise_labels(
     const AnchorBlock<T>& block, const Box<T>& box, T peak, int8_t* labels) {
   const T box_area = area(box);
   for (int64_t j = 0; j < block.size; ++j) {

@@ -26,7 +26,7 @@ struct Columns {
 enum class Overlap { kIoU, kGeneralizedIoU };
 
 template <typename T, Overlap kind>
-inline __attribute__((always_inline)) void fill_tile(
+DETLITE_INLINE void fill_tile(
     const Box<T>* boxes1, int64_t rows, const Box<T>* boxes2, int64_t columns, T* out, int64_t m) {
   constexpr T kNothing = kind == Overlap::kIoU ? T(0) : T(-1);
   Columns<T> c;

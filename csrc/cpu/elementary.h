@@ -11,10 +11,12 @@
 #include <cmath>
 #include <cstdint>
 
+#include "vectorize.h"
+
 namespace detlite {
 
 // exp(x) for x <= 0, within 1.2 ulp; 0 where the result would not be a normal number.
-inline __attribute__((always_inline)) float exp_of_negative(float x) {
+DETLITE_INLINE float exp_of_negative(float x) {
   constexpr float kLowest = -87.3365f;  // log of the smallest normal number
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   constexpr float kRounder = 12582912.0f;
@@ -35,7 +37,7 @@ inline __attribute__((always_inline)) float exp_of_negative(float x) {
 }
 
 // log(1 + x) for x in [0, 1], within 2.1 ulp: 2 atanh(s) with s = x / (2 + x) up to 1/3.
-inline __attribute__((always_inline)) float log1p_up_to_1(float x) {
+DETLITE_INLINE float log1p_up_to_1(float x) {
   const float s = x / (2.0f + x), u = s * s;
   float value = 2.81783343e-1f;
   value = value * u + 2.79606029e-1f;
@@ -44,9 +46,9 @@ inline __attribute__((always_inline)) float log1p_up_to_1(float x) {
   return s * u * value + 2.0f * s;
 }
 
-inline __attribute__((always_inline)) double exp_of_negative(double x) { return std::exp(x); }
+DETLITE_INLINE double exp_of_negative(double x) { return std::exp(x); }
 
-inline __attribute__((always_inline)) double log1p_up_to_1(double x) { return std::log1p(x); }
+DETLITE_INLINE double log1p_up_to_1(double x) { return std::log1p(x); }
 
 // For floats p and not_p are within 2.5 ulp, softplus within 3.
 template <typename T>
@@ -57,7 +59,7 @@ struct Logistic {
 };
 
 template <typename T>
-inline __attribute__((always_inline)) Logistic<T> logistic(T z) {
+DETLITE_INLINE Logistic<T> logistic(T z) {
   const T e = exp_of_negative(z > 0 ? -z : z);  // at most 1, so that nothing overflows
   const T larger = 1 / (1 + e), smaller = e / (1 + e);
   return {z > 0 ? larger : smaller, z > 0 ? smaller : larger, (z > 0 ? z : 0) + log1p_up_to_1(e)};

@@ -21,10 +21,9 @@
 #include <vector>
 
 #include "../box.h"
+#include "vectorize.h"
 
 namespace detlite {
-
-#define DETLITE_INLINE inline __attribute__((always_inline))
 
 // Boxes by coordinate, so that one instruction takes several. Empty places hold zeros, which
 // overlap nothing.

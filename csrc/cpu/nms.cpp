@@ -153,7 +153,7 @@ Tensor kept_indices(
     const Tensor& boxes, const Tensor& scores, const Tensor* groups, double iou_threshold) {
   check_boxes(boxes, "boxes");
   const int64_t n = boxes.size(0);
-  check_rows(scores, "scores", n);
+  check_rows(scores, "scores", boxes);
   STD_TORCH_CHECK(n < std::numeric_limits<int32_t>::max(), "too many boxes: ", n);
   const Tensor wide = widened(boxes), wide_scores = widened(scores);
   const std::vector<int32_t> order = dispatch_floating(wide_scores, "scores", [&](auto zero) {
@@ -163,7 +163,7 @@ Tensor kept_indices(
   const int64_t* group_values = nullptr;
   Tensor wide_groups;
   if (groups != nullptr) {
-    check_rows(*groups, "groups", n);
+    check_rows(*groups, "groups", boxes);
     wide_groups = as_int64(*groups);
     group_values = static_cast<const int64_t*>(wide_groups.const_data_ptr());
   }
@@ -221,6 +221,7 @@ std::tuple<Tensor, Tensor> nms_padded_cpu(
     int64_t max_detections) {
   check_boxes(boxes, "boxes", 3);
   check_same_type(boxes, scores, "boxes and scores");
+  check_same_device(boxes, groups, "boxes and groups");
   const int64_t batch = boxes.size(0), n = boxes.size(1);
   for (const Tensor* tensor : {&scores, &groups}) {
     STD_TORCH_CHECK(

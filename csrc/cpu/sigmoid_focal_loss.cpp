@@ -60,7 +60,7 @@ struct Exponent {
 };
 
 template <typename T>
-inline __attribute__((always_inline)) void fill_logistic(Tile<T>& tile) {
+DETLITE_INLINE void fill_logistic(Tile<T>& tile) {
   for (int64_t j = 0; j < kTile; ++j) {
     const Logistic<T> value = logistic(tile.z[j]);
     tile.p[j] = value.p;
@@ -70,7 +70,7 @@ inline __attribute__((always_inline)) void fill_logistic(Tile<T>& tile) {
 }
 
 template <typename T>
-inline __attribute__((always_inline)) void fill_power(Tile<T>& tile, const Exponent& gamma) {
+DETLITE_INLINE void fill_power(Tile<T>& tile, const Exponent& gamma) {
   if (gamma.rest != 0) {
     // log(p) = z - softplus(z), without cancellation where p is small.
     const T rest = static_cast<T>(gamma.rest);
@@ -90,7 +90,7 @@ inline __attribute__((always_inline)) void fill_power(Tile<T>& tile, const Expon
 }
 
 template <typename T>
-inline __attribute__((always_inline)) double sum_losses(const Tile<T>& tile) {
+DETLITE_INLINE double sum_losses(const Tile<T>& tile) {
   constexpr int64_t kLanes = 16;
   double sums[kLanes] = {};
   for (int64_t j = 0; j < kTile; j += kLanes) {
@@ -105,7 +105,7 @@ inline __attribute__((always_inline)) double sum_losses(const Tile<T>& tile) {
 
 // The gradient takes the place of the power.
 template <typename T>
-inline __attribute__((always_inline)) void fill_gradient(Tile<T>& tile, T gamma) {
+DETLITE_INLINE void fill_gradient(Tile<T>& tile, T gamma) {
   for (int64_t j = 0; j < kTile; ++j) {
     const T slope = gamma * tile.not_p[j] * tile.softplus[j] + tile.p[j];
     tile.power[j] = tile.weight[j] * tile.power[j] * slope;
@@ -211,7 +211,7 @@ auto dispatch_logits(const Tensor& logits, const F& f) {
 
 Tensor checked_classes(const Tensor& logits, const Tensor& classes) {
   STD_TORCH_CHECK(logits.dim() == 2, "logits must have 2 dimensions, got ", logits.dim());
-  check_rows(classes, "classes", logits.size(0));
+  check_rows(classes, "classes", logits);
   return as_int64(classes);
 }
 

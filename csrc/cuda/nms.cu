@@ -90,7 +90,7 @@ std::tuple<Tensor, Tensor> keep(
   const Tensor boxes = widened(batch.boxes);
   std::optional<Tensor> groups;
   if (batch.groups) {
-    groups = torch::stable::contiguous(torch::stable::to(*batch.groups, ScalarType::Long));
+    groups = as_int64(*batch.groups);
   }
   Tensor indices = torch::stable::new_empty(boxes, {batch.images, limit}, ScalarType::Long);
   Tensor counts = torch::stable::new_empty(boxes, {batch.images}, ScalarType::Long);
@@ -126,8 +126,8 @@ Tensor kept_indices(
     double iou_threshold) {
   check_boxes(boxes, "boxes");
   const int64_t n = boxes.size(0);
-  check_rows(scores, "scores", n);
-  if (groups) check_rows(*groups, "groups", n);
+  check_rows(scores, "scores", boxes);
+  if (groups) check_rows(*groups, "groups", boxes);
   const OnDeviceOf device(boxes);
   const auto [indices, counts] =
       keep(device, {boxes, scores, groups, 1, n, false}, iou_threshold, n);
@@ -157,6 +157,7 @@ std::tuple<Tensor, Tensor> nms_padded_cuda(
     int64_t max_detections) {
   check_boxes(boxes, "boxes", 3);
   check_same_type(boxes, scores, "boxes and scores");
+  check_same_device(boxes, groups, "boxes and groups");
   const int64_t images = boxes.size(0), n = boxes.size(1);
   for (const Tensor* tensor : {&scores, &groups}) {
     STD_TORCH_CHECK(

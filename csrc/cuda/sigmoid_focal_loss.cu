@@ -176,10 +176,10 @@ struct Arguments {
 
   Arguments(const Tensor& raw_logits, const Tensor& raw_classes)
       : logits(torch::stable::contiguous(raw_logits)),
-        classes(torch::stable::contiguous(torch::stable::to(raw_classes, ScalarType::Long))),
+        classes(as_int64(raw_classes)),
         size(logits.numel()) {
     STD_TORCH_CHECK(logits.dim() == 2, "logits must have 2 dimensions, got ", logits.dim());
-    check_rows(classes, "classes", logits.size(0));
+    check_rows(classes, "classes", logits);
     STD_TORCH_CHECK(
         logits.get_device_index() == classes.get_device_index(),
         "logits and classes must be on one device");

@@ -36,6 +36,8 @@ def sigmoid_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: flo
         raise ValueError(f"logits must be of a floating type, got {logits.dtype}")
     if classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(f"classes must be integers, got {classes.dtype}")
+    if classes.device != logits.device:
+        raise ValueError(f"classes must be on {logits.device} as logits, got {classes.device}")
     if not gamma >= 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
     return _sigmoid_focal_loss(logits, classes, alpha, gamma)

@@ -48,6 +48,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         raise ValueError(
             f"groups must be ({len(scores)},) integers, got {tuple(groups.shape)} {groups.dtype}"
         )
+    _check_device(boxes, groups, "groups")
     return _batched_nms(boxes, scores, groups, iou_threshold)
 
 
@@ -68,7 +69,8 @@ def nms_padded(
         the number of kept boxes (B,) int64.
 
     Raises:
-        ValueError: Shapes do not fit, or the threshold is not in [0, 1].
+        ValueError: Shapes or types do not fit, the threshold is not in [0, 1], or max_detections
+            is negative.
     """
     batch = boxes.shape[:-1]
     if boxes.ndim != 3 or boxes.shape[-1] != 4 or scores.shape != batch or groups.shape != batch:
@@ -76,7 +78,17 @@ def nms_padded(
             "boxes, scores and groups must have shapes (B, N, 4), (B, N) and (B, N), got "
             f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(groups.shape)}"
         )
+    if boxes.dtype != scores.dtype:
+        raise ValueError(
+            f"boxes and scores must be of one type, got {boxes.dtype} and {scores.dtype}"
+        )
+    _check_scores(boxes, scores)
+    if groups.is_floating_point():
+        raise ValueError(f"groups must be integers, got {groups.dtype}")
+    _check_device(boxes, groups, "groups")
     _check_threshold(iou_threshold)
+    if max_detections < 0:
+        raise ValueError(f"max_detections must not be negative, got {max_detections}")
     return _nms_padded(boxes, scores, groups, iou_threshold, max_detections)
 
 
@@ -84,7 +96,19 @@ def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
     check_boxes(boxes)
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores must have shape ({len(boxes)},), got {tuple(scores.shape)}")
+    _check_scores(boxes, scores)
     _check_threshold(iou_threshold)
+
+
+def _check_scores(boxes: Tensor, scores: Tensor) -> None:
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be of a floating type, got {scores.dtype}")
+    _check_device(boxes, scores, "scores")
+
+
+def _check_device(boxes: Tensor, other: Tensor, name: str) -> None:
+    if other.device != boxes.device:
+        raise ValueError(f"{name} must be on {boxes.device} as boxes, got {other.device}")
 
 
 def _check_threshold(iou_threshold: float) -> None:

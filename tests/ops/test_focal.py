@@ -243,6 +243,7 @@ def test_the_focal_loss_compiles_into_one_graph():
         (torch.zeros(3, 2), torch.zeros(4).long(), r"got \(3, 2\) and \(4,\)"),
         (torch.zeros(3, 2), torch.zeros(3, 2).long(), r"got \(3, 2\) and \(3, 2\)"),
         (torch.zeros(3, 2), torch.zeros(3), "classes must be integers, got torch.float32"),
+        (torch.zeros(3, 2), torch.zeros(3).long().to("meta"), "on cpu as logits, got meta"),
         (torch.zeros(3, 2), torch.zeros(3).bool(), "classes must be integers, got torch.bool"),
         (torch.zeros(3, 2).int(), torch.zeros(3).int(), "logits must be of a floating type, got"),
     ],

@@ -135,6 +135,14 @@ def test_padded_nms_takes_empty_batches_and_no_candidates(shape):
         (torch.zeros(3, 4), torch.zeros(2), [0] * 3, 0.5, r"scores .* \(3,\), got \(2,\)"),
         (torch.zeros(3, 4), torch.zeros(3), [0] * 2, 0.5, r"groups .* \(3,\) integers, got \(2,\)"),
         (torch.zeros(3, 4), torch.zeros(3), [0.0] * 3, 0.5, "groups .* integers, got .*float32"),
+        (
+            torch.zeros(3, 4),
+            torch.zeros(3).int(),
+            [0] * 3,
+            0.5,
+            "scores must be of a floating type",
+        ),
+        (torch.zeros(3, 4), torch.zeros(3).to("meta"), [0] * 3, 0.5, "scores .* cpu .* got meta"),
         (torch.zeros(3, 4), torch.zeros(3), [0] * 3, 1.5, r"iou_threshold .* \[0, 1\], got 1.5"),
         (torch.zeros(3, 4), torch.zeros(3), [0] * 3, math.nan, "iou_threshold .* got nan"),
     ],
@@ -148,9 +156,24 @@ def test_nms_says_what_is_wrong(boxes, scores, groups, threshold, message):
     ("scores", "threshold", "message"),
     [
         (torch.zeros(2, 4), 0.5, r"\(B, N, 4\).* got \(2, 3, 4\), \(2, 4\) and \(2, 3\)"),
+        (torch.zeros(2, 3).double(), 0.5, "of one type, got torch.float32 and torch.float64"),
+        (torch.zeros(2, 3).to("meta"), 0.5, "scores must be on cpu as boxes, got meta"),
         (torch.zeros(2, 3), -0.1, "got -0.1"),
     ],
 )
 def test_padded_nms_says_what_is_wrong(scores, threshold, message):
     with pytest.raises(ValueError, match=message):
         nms_padded(torch.zeros(2, 3, 4), scores, torch.zeros(2, 3).long(), threshold, 5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "max_detections", "message"),
+    [
+        (torch.zeros(2, 3), 5, "groups must be integers, got torch.float32"),
+        (torch.zeros(2, 3).long().to("meta"), 5, "groups must be on cpu as boxes, got meta"),
+        (torch.zeros(2, 3).long(), -1, "max_detections must not be negative, got -1"),
+    ],
+)
+def test_padded_nms_refuses_groups_and_limits_that_cannot_be(groups, max_detections, message):
+    with pytest.raises(ValueError, match=message):
+        nms_padded(torch.zeros(2, 3, 4), torch.zeros(2, 3), groups, 0.5, max_detections)
