@@ -3,49 +3,86 @@
 They draw from torch's random numbers, which the mapper seeds for each sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ..errors import ConfigError
 from ..ranges import Fraction, PositiveInt
 from ..registry import Block, block_arguments
 from .registries import TRANSFORM_REGISTRY
+from .resize import ResizeMethod, Rounding, resize_image, shortest_edge_size
+
+# What of torchvision's may follow a resize to float32 images on the scale 0 to 255. All that
+# reads colours takes them for a scale of 0 to 1, and clips them at white.
+_MOVES_PIXELS = (
+    v2.RandomHorizontalFlip,
+    v2.RandomVerticalFlip,
+    v2.RandomCrop,
+    v2.CenterCrop,
+    v2.RandomIoUCrop,
+    v2.RandomZoomOut,
+    v2.Pad,
+    v2.SanitizeBoundingBoxes,
+    v2.ClampBoundingBoxes,
+)
 
 
 @TRANSFORM_REGISTRY.register
 class ResizeShortestEdge(v2.Transform):
     """Scale the shorter side to a size, unless the longer one would become too long.
 
+    Weights trained by another framework want its pixels: "pillow" and "round" make detectron2's,
+    "opencv" and "round" mmdetection's, "interpolate" and "floor" those that torchvision's models
+    make of their input.
+
     Args:
         min_size: Length of the shorter side in pixels; of several one is drawn for each image.
         max_size: Greatest length of the longer side.
+        method: "torch" and "pillow" antialias, "opencv" does not; all three give uint8.
+            "interpolate" gives float32 from 0 to 255, unrounded and not antialiased; of
+            torchvision's transforms only those that move pixels may come after it.
+        rounding: Of the sides, to the nearest or down.
     """
 
     def __init__(
-        self, *, min_size: PositiveInt | list[PositiveInt] = 800, max_size: PositiveInt = 1333
+        self,
+        *,
+        min_size: PositiveInt | list[PositiveInt] = 800,
+        max_size: PositiveInt = 1333,
+        method: ResizeMethod = "torch",
+        rounding: Rounding = "round",
     ) -> None:
         super().__init__()
         self.min_sizes = [min_size] if isinstance(min_size, int) else list(min_size)
         if not self.min_sizes:
             raise ValueError("min_size needs at least one size, got an empty list")
         self.max_size = max_size
+        self.method = method
+        self.rounding = rounding
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the size of this image."""
         height, width = v2.query_size(flat_inputs)
         draw = int(torch.randint(len(self.min_sizes), ())) if len(self.min_sizes) > 1 else 0
-        shorter = self.min_sizes[draw]
-        scale = shorter / min(height, width)
-        # In the order in which detectron2 computes them, so that sizes agree to the pixel.
-        sides = (shorter, scale * width) if height < width else (scale * height, shorter)
-        scale = min(self.max_size / max(sides), 1.0)
-        return {"size": [max(int(side * scale + 0.5), 1) for side in sides]}
+        size = shortest_edge_size(
+            (height, width),
+            self.min_sizes[draw],
+            self.max_size,
+            method=self.method,
+            rounding=self.rounding,
+        )
+        return {"size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Scale an image or boxes."""
-        return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
+        if not isinstance(inpt, tv_tensors.Image) and not v2.functional.is_pure_tensor(inpt):
+            return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
+        image = inpt.as_subclass(torch.Tensor)
+        return tv_tensors.wrap(resize_image(image, params["size"], self.method), like=inpt)
 
 
 @TRANSFORM_REGISTRY.register
@@ -133,5 +170,33 @@ class RandomChoice(_Nested, v2.RandomChoice):
 
 
 def build_transforms(blocks: Sequence[Block]) -> list[v2.Transform]:
-    """Build the transforms of a list of blocks."""
-    return [TRANSFORM_REGISTRY.build(block) for block in blocks]
+    """Build the transforms of a list of blocks.
+
+    Raises:
+        ConfigError: A transform cannot work on what one before it makes.
+    """
+    transforms: list[v2.Transform] = [TRANSFORM_REGISTRY.build(block) for block in blocks]
+    _check_order(transforms)
+    return transforms
+
+
+def _check_order(transforms: Sequence[v2.Transform]) -> None:
+    floats = False
+    for transform in _flat(transforms):
+        foreign = type(transform).__module__.startswith("torchvision.")
+        if floats and foreign and not isinstance(transform, _MOVES_PIXELS):
+            known = ", ".join(kind.__name__ for kind in _MOVES_PIXELS)
+            raise ConfigError(
+                f"{type(transform).__name__} comes after ResizeShortestEdge with method "
+                "interpolate, whose float images it would spoil; put it before. After it may "
+                f"come: {known}"
+            )
+        floats |= isinstance(transform, ResizeShortestEdge) and transform.method == "interpolate"
+
+
+def _flat(transforms: Sequence[v2.Transform]) -> Iterator[v2.Transform]:
+    for transform in transforms:
+        if isinstance(transform, _Nested):
+            yield from _flat(transform.transforms)  # type: ignore[attr-defined]
+        else:
+            yield transform

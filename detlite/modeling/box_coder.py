@@ -20,6 +20,7 @@ class DeltaBoxCoder(BoxCoder):
     Args:
         weights: Factors of dx, dy, dw, dh in the deltas.
         scale_clamp: Greatest dw and dh in decoding, before the exponential.
+        clamp_shrinking: Also let dw and dh be no less than ``-scale_clamp`` (mmdetection).
     """
 
     def __init__(
@@ -27,9 +28,11 @@ class DeltaBoxCoder(BoxCoder):
         *,
         weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         scale_clamp: PositiveFloat = SCALE_CLAMP,
+        clamp_shrinking: bool = False,
     ) -> None:
         self.weights = tuple(weights)
         self.scale_clamp = scale_clamp
+        self.smallest_scale = -scale_clamp if clamp_shrinking else None
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Express boxes (..., 4) relative to anchors (..., 4), as deltas (..., 4)."""
@@ -57,8 +60,10 @@ class DeltaBoxCoder(BoxCoder):
         dx, dy, dw, dh = deltas.unbind(dim=-1)
         x = dx / wx * anchor_w + anchor_x
         y = dy / wy * anchor_h + anchor_y
-        half_w = 0.5 * torch.exp((dw / ww).clamp(max=self.scale_clamp)) * anchor_w
-        half_h = 0.5 * torch.exp((dh / wh).clamp(max=self.scale_clamp)) * anchor_h
+        scale_w = (dw / ww).clamp(min=self.smallest_scale, max=self.scale_clamp)
+        scale_h = (dh / wh).clamp(min=self.smallest_scale, max=self.scale_clamp)
+        half_w = 0.5 * torch.exp(scale_w) * anchor_w
+        half_h = 0.5 * torch.exp(scale_h) * anchor_h
         return torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), dim=-1)
 
 

@@ -106,6 +106,10 @@ class Head(nn.Module, ABC):
     Given: ``input_shape`` of the levels, ``num_anchors`` per cell, ``num_classes``.
     """
 
+    class_layers: ClassVar[tuple[str, ...]] = ()
+    """Layers whose output channels are anchor * K + class. Weights for other classes keep the rows
+    of classes that both have."""
+
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, 4), in the anchors' order."""
@@ -182,6 +186,9 @@ class LossNormalizer(nn.Module, ABC):
 
 class Preprocessor(nn.Module, ABC):
     """Turns images into the network's input."""
+
+    size_divisor: int = 1
+    """Height and width of the batch are padded to a multiple of it."""
 
     @abstractmethod
     def forward(self, images: Sequence[Tensor]) -> ImageList:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormName = Literal["", "BN", "FrozenBN", "SyncBN", "GN"]
+InitName = Literal["caffe2", "xavier"]
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -56,25 +57,35 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
-def make_norm(name: NormName, channels: int) -> nn.Module | None:
-    """The normalization layer of a name; None for "".
+def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module | None:
+    """The normalization layer of a name, ``eps`` added to its variance; None for "".
 
     GN has 32 groups, or the greatest number below that divides 32 and the channels.
     """
-    makers: dict[str, Callable[[int], nn.Module]] = {
+    makers: dict[str, Callable[[int, float], nn.Module]] = {
         "BN": nn.BatchNorm2d,
         "FrozenBN": FrozenBatchNorm2d,
         "SyncBN": nn.SyncBatchNorm,
-        "GN": lambda num: nn.GroupNorm(math.gcd(32, num), num),
+        "GN": lambda num, eps: nn.GroupNorm(math.gcd(32, num), num, eps),
     }
     if name and name not in makers:
         raise ValueError(f"norm must be '' or one of {', '.join(makers)}, got '{name}'")
-    return makers[name](channels) if name else None
+    return makers[name](channels, eps) if name else None
 
 
-def init_xavier(conv: nn.Conv2d) -> None:
-    """Begin a convolution of a neck as Caffe2's XavierFill does; all peers' pyramids do."""
-    nn.init.kaiming_uniform_(conv.weight, a=1)
+def init_xavier(conv: nn.Conv2d, init: InitName = "caffe2") -> None:
+    """Begin a convolution of a neck with uniform weights and no bias.
+
+    Args:
+        conv: The convolution.
+        init: What bounds the weights: "caffe2" the fan-in alone, as Caffe2's XavierFill
+            (detectron2, torchvision); "xavier" the mean of fan-in and fan-out, as Glorot and
+            Bengio 2010 (mmdetection, ODTK).
+    """
+    if init == "xavier":
+        nn.init.xavier_uniform_(conv.weight)
+    else:
+        nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
@@ -106,6 +117,7 @@ class ConvNorm(nn.Conv2d):
         stride: int = 1,
         groups: int = 1,
         norm: NormName = "",
+        norm_eps: float = 1e-5,
         relu: bool = False,
     ) -> None:
         super().__init__(
@@ -117,7 +129,7 @@ class ConvNorm(nn.Conv2d):
             groups=groups,
             bias=not norm,
         )
-        self.norm = make_norm(norm, out_channels)
+        self.norm = make_norm(norm, out_channels, norm_eps)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """What the summed losses are divided by. The peers differ here, so it is a choice."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -37,10 +39,21 @@ class MovingAverageNormalizer(LossNormalizer):
 
 @LOSS_NORMALIZER_REGISTRY.register
 class BatchNormalizer(LossNormalizer):
-    """Divide by the positives of the batch, at least 1, as mmdetection does."""
+    """Divide by the positives of the batch.
+
+    Args:
+        at_least_one_per: What counts as one positive where it has none: the "batch", or each
+            "image" (mmdetection).
+    """
+
+    def __init__(self, *, at_least_one_per: Literal["batch", "image"] = "batch") -> None:
+        super().__init__()
+        self.at_least_one_per = at_least_one_per
 
     def forward(self, num_positives: Tensor) -> Tensor:
         """Weights (N,) for foreground anchors (N,)."""
+        if self.at_least_one_per == "image":
+            num_positives = num_positives.clamp(min=1)
         return (1 / num_positives.sum().clamp(min=1)).expand(len(num_positives))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..ops import match_anchors
+from ..ops import box_iou, match_anchors
 from ..ranges import Fraction
 from .interfaces import Matcher
 from .registries import MATCHER_REGISTRY
@@ -19,6 +19,10 @@ class MaxIoUMatcher(Matcher):
         background_thresh: Below this IoU it is background; between the two it is ignored.
         allow_low_quality: Also make foreground the best anchors of each ground truth (Faster R-CNN,
             section 3.1.2, rule i), so that no object is left without an anchor.
+        reassign_low_quality: Give these anchors to the ground truth whose best they are, the last
+            one of several, even where they overlap another more (mmdetection). There, and so
+            here, a ground truth that no anchor overlaps takes all anchors, since each ties for
+            its best IoU of 0; keep empty boxes out of the data.
     """
 
     def __init__(
@@ -27,22 +31,45 @@ class MaxIoUMatcher(Matcher):
         foreground_thresh: Fraction = 0.5,
         background_thresh: Fraction = 0.4,
         allow_low_quality: bool = True,
+        reassign_low_quality: bool = False,
     ) -> None:
         if background_thresh > foreground_thresh:
             raise ValueError(
                 f"background_thresh must not exceed foreground_thresh, got {background_thresh} "
                 f"and {foreground_thresh}"
             )
+        if reassign_low_quality and not allow_low_quality:
+            raise ValueError(
+                "reassign_low_quality needs allow_low_quality, got true and false; without it no "
+                "anchor is foreground for being a ground truth's best"
+            )
         self.foreground_thresh = foreground_thresh
         self.background_thresh = background_thresh
         self.allow_low_quality = allow_low_quality
+        self.reassign_low_quality = reassign_low_quality
 
     def __call__(self, gt_boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Indices (N, R) and labels (N, R) of anchors (R, 4), see ``detlite.ops.match_anchors``."""
-        return match_anchors(
+        matched, labels = match_anchors(
             gt_boxes,
             anchors,
             self.foreground_thresh,
             self.background_thresh,
-            self.allow_low_quality,
+            self.allow_low_quality and not self.reassign_low_quality,
         )
+        if self.reassign_low_quality:
+            for image, boxes in enumerate(gt_boxes):
+                _assign_best(boxes, anchors, matched[image], labels[image])
+        return matched, labels
+
+
+def _assign_best(gt_boxes: Tensor, anchors: Tensor, matched: Tensor, labels: Tensor) -> None:
+    """Give each ground truth its best anchors, in place in indices (R,) and labels (R,)."""
+    if len(anchors) == 0:
+        return
+    # One row of the IoU matrix at a time; nothing here waits for the device.
+    for i in range(len(gt_boxes)):
+        iou = box_iou(gt_boxes[i : i + 1], anchors)[0]
+        is_best = iou == iou.max()
+        matched.masked_fill_(is_best, i)
+        labels.masked_fill_(is_best, 1)

@@ -23,6 +23,9 @@ class NMSPostprocessor(Postprocessor):
         max_detections: Detections of an image at most.
         clip_before_nms: Clip boxes to the image before NMS (torchvision, mmdetection), not after
             it (detectron2).
+        drop_empty: Drop boxes that clipping leaves without width or height: where clipping is
+            before NMS, before it (mmdetection); else after NMS and ``max_detections``, so that an
+            image may have fewer detections than it could (detectron2).
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class NMSPostprocessor(Postprocessor):
         nms_thresh: Fraction = 0.5,
         max_detections: PositiveInt = 100,
         clip_before_nms: bool = True,
+        drop_empty: bool = False,
     ) -> None:
         super().__init__()
         self.score_thresh = score_thresh
@@ -40,6 +44,7 @@ class NMSPostprocessor(Postprocessor):
         self.nms_thresh = nms_thresh
         self.max_detections = max_detections
         self.clip_before_nms = clip_before_nms
+        self.drop_empty = drop_empty
 
     def forward(
         self,
@@ -63,12 +68,16 @@ class NMSPostprocessor(Postprocessor):
         )
         if self.clip_before_nms:
             boxes = clip_boxes(boxes, image_sizes)
+            if self.drop_empty:
+                scores = scores.masked_fill(~_has_area(boxes), -math.inf)
         indices, counts = nms_padded(boxes, scores, classes, self.nms_thresh, self.max_detections)
         indices = indices.clamp(min=0)
-        boxes = boxes.gather(1, indices[..., None].expand(-1, -1, 4))
+        boxes, scores, classes = _pick(boxes, scores, classes, indices)
         if not self.clip_before_nms:
             boxes = clip_boxes(boxes, image_sizes)
-        return boxes, scores.gather(1, indices), classes.gather(1, indices), counts
+            if self.drop_empty:
+                return _keep_areas(boxes, scores, classes, counts)
+        return boxes, scores, classes, counts
 
     def _level_candidates(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, box_coder: BoxCoder
@@ -81,3 +90,26 @@ class NMSPostprocessor(Postprocessor):
         rows = picked // num_classes
         deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
         return box_coder.decode(deltas, anchors[rows]), scores, picked % num_classes
+
+
+def _pick(
+    boxes: Tensor, scores: Tensor, classes: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, C, 4), scores (N, C) and classes (N, C) at indices (N, D)."""
+    places = indices[..., None].expand(-1, -1, 4)
+    return boxes.gather(1, places), scores.gather(1, indices), classes.gather(1, indices)
+
+
+def _has_area(boxes: Tensor) -> Tensor:
+    """Whether boxes (..., 4) have width and height, (...) bool."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
+def _keep_areas(
+    boxes: Tensor, scores: Tensor, classes: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Move the detections without area behind the others, which keep their order and count."""
+    is_detection = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
+    keep = is_detection & _has_area(boxes)
+    order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
+    return *_pick(boxes, scores, classes, order), keep.sum(dim=1)

@@ -61,6 +61,8 @@ class SepBNHead(Head):
         prior_prob: The score that every anchor begins with (RetinaNet, section 4.1).
     """
 
+    class_layers = ("cls_score",)
+
     def __init__(
         self,
         *,

@@ -260,3 +260,37 @@ def test_torchvisions_transforms_work_from_a_block_with_and_without_boxes(block,
         assert instances.gt_boxes.shape[1:] == (4,)
         limit = torch.tensor([*sample["image"].shape[:0:-1]] * 2)
         assert ((instances.gt_boxes >= 0) & (instances.gt_boxes <= limit)).all()
+
+
+FLOATS = {"name": "ResizeShortestEdge", "min_size": 64, "method": "interpolate"}
+JITTER = {"name": "ColorJitter", "brightness": 0.2}
+CHOICE = {"name": "RandomChoice"}
+
+
+@pytest.mark.parametrize("box", [(0, 0, 10, 5), (3, 7, 20, 30)])
+def test_what_moves_pixels_may_follow_a_resize_to_floats(box):
+    crop = {"name": "RandomCrop", "size": [56, 56]}
+    transforms = build(JITTER, FLOATS, FLIP, {"name": "RandomRotate90", "p": 1.0}, crop)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        sample = transform_sample(painted(32, 48, box), transforms)
+        assert sample["image"].dtype == torch.float32
+        white = painted_box(sample["image"])
+        found = sample["instances"].gt_boxes.tolist()
+        assert (white is None) == (not found)
+        assert not found or found[0] == pytest.approx(white, abs=1.1)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [FLOATS, JITTER],
+        [FLOATS, FLIP, {"name": "GaussianNoise"}],
+        [{**CHOICE, "transforms": [FLOATS, FLOATS]}, JITTER],
+        [FLOATS, {"name": "RandomApply", "transforms": [{**CHOICE, "transforms": [JITTER]}]}],
+        [{"name": "Compose", "transforms": [FLOATS, JITTER]}],
+    ],
+)
+def test_what_reads_colours_is_refused_after_a_resize_to_floats(blocks):
+    with pytest.raises(ConfigError, match=r"comes after ResizeShortestEdge .* put it before"):
+        build(*blocks)

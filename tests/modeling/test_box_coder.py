@@ -60,6 +60,23 @@ def test_growth_is_limited_and_shrinking_is_not():
     assert decoded[0].tolist() == pytest.approx([-8, -8, 24, 24])
 
 
+@pytest.mark.parametrize("clamp", [math.log(1000 / 16), math.log(2)])
+def test_shrinking_is_limited_where_asked_for(clamp):
+    coder = DeltaBoxCoder(scale_clamp=clamp, clamp_shrinking=True)
+    anchor = torch.tensor([[0.0, 0, 100, 200]]).expand(4, 4)
+    scales = torch.tensor([[-1e4, 1e4], [clamp + 0.1, -clamp - 0.1], [-clamp, clamp], [-0.5, 0.6]])
+    decoded = coder.decode(torch.cat((torch.zeros(4, 2), scales), dim=1), anchor)
+    limited = [[-clamp, clamp], [clamp, -clamp], [-clamp, clamp], [-0.5, 0.6]]
+    sizes = [[100 * math.exp(dw), 200 * math.exp(dh)] for dw, dh in limited]
+    torch.testing.assert_close(decoded[:, 2:] - decoded[:, :2], torch.tensor(sizes))
+    # Each side on its own, and after its weight.
+    weighted = DeltaBoxCoder(weights=(1, 1, 5, 2), scale_clamp=clamp, clamp_shrinking=True)
+    deltas = torch.tensor([[0.0, 0, -5 * clamp - 1, -2 * clamp + 1]])
+    ((x1, y1, x2, y2),) = weighted.decode(deltas, anchor[:1]).tolist()
+    assert x2 - x1 == pytest.approx(100 / math.exp(clamp), rel=1e-5)
+    assert y2 - y1 == pytest.approx(200 / math.exp(clamp - 0.5), rel=1e-5)
+
+
 def test_batches_are_coded_like_single_boxes():
     coder = DeltaBoxCoder()
     boxes, anchors = draw_boxes(24, 6).view(2, 3, 4, 4), draw_boxes(24, 7).view(2, 3, 4, 4)

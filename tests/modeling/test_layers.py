@@ -74,6 +74,14 @@ def test_an_unknown_norm_is_refused_with_the_known_ones():
         make_norm("LN", 8)
 
 
+@pytest.mark.parametrize("name", ["BN", "SyncBN", "FrozenBN", "GN"])
+@pytest.mark.parametrize("eps", [0.0, 1e-3])
+def test_every_norm_takes_its_eps(name, eps):
+    assert make_norm(name, 8).eps == 1e-5
+    assert make_norm(name, 8, eps).eps == eps
+    assert ConvNorm(3, 8, 1, norm=name, norm_eps=eps).norm.eps == eps
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (32, 32), (48, 16), (7, 1)])
 def test_the_groups_of_a_group_norm_divide_the_channels(channels, groups):
     assert make_norm("GN", channels).num_groups == groups
@@ -100,6 +108,15 @@ def test_xavier_fill_is_uniform_by_fan_in():
     conv = nn.Conv2d(64, 256, 3)
     init_xavier(conv)
     bound = (3 / (64 * 9)) ** 0.5
+    assert conv.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=1e-2)
+    assert not conv.bias.any()
+
+
+def test_xavier_of_glorot_and_bengio_is_uniform_by_both_fans():
+    conv = nn.Conv2d(64, 256, 3)
+    init_xavier(conv, "xavier")
+    bound = (6 / ((64 + 256) * 9)) ** 0.5
     assert conv.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=1e-2)
     assert not conv.bias.any()

@@ -9,6 +9,17 @@ def test_the_batch_normalizer_divides_by_all_positives():
     assert BatchNormalizer()(torch.tensor([0, 0])).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("num_positives", "batch", "image"),
+    [([3, 0, 5], 8, 9), ([0, 0], 1, 2), ([4, 1], 5, 5), ([0], 1, 1)],
+)
+def test_an_image_without_positives_can_count_as_one(num_positives, batch, image):
+    for at_least_one_per, expected in (("batch", batch), ("image", image)):
+        normalizer = BatchNormalizer(at_least_one_per=at_least_one_per)
+        weights = normalizer(torch.tensor(num_positives))
+        assert weights.tolist() == pytest.approx([1 / expected] * len(num_positives))
+
+
 def test_the_image_normalizer_divides_by_each_images_positives_and_the_images():
     weights = PerImageNormalizer()(torch.tensor([4, 0, 1]))
     assert weights.tolist() == pytest.approx([1 / 12, 1 / 3, 1 / 3])

@@ -121,12 +121,93 @@ def test_predictions_that_are_not_finite_give_no_detection():
     assert scores[0, 0].item() == pytest.approx(0.9526, abs=1e-4)
 
 
+# Beyond the right border of a 100 x 100 image, beyond the lower one, and partly within.
+EDGE_ANCHORS = [torch.tensor([[100.0, 0, 120, 10], [0, 105, 20, 130], [90, 90, 120, 120]])]
+WITHIN = [90, 90, 100, 100]
+
+
+@pytest.mark.parametrize("clip_before_nms", [True, False])
+def test_boxes_that_clipping_empties_stay_unless_they_are_to_be_dropped(clip_before_nms):
+    scores = [[0.9], [0.8], [0.7]]
+    arguments = {"anchors": EDGE_ANCHORS, "clip_before_nms": clip_before_nms}
+    found = detect(scores, **arguments)
+    assert found == [([100, 0, 100, 10], 0.9, 0), ([0, 100, 20, 100], 0.8, 0), (WITHIN, 0.7, 0)]
+    assert detect(scores, drop_empty=True, **arguments) == [(WITHIN, 0.7, 0)]
+
+
+def test_empty_boxes_take_places_only_where_they_are_dropped_after_nms():
+    scores = [[0.9], [0.8], [0.7]]
+    for clip_before_nms, expected in ((True, [(WITHIN, 0.7, 0)]), (False, [])):
+        found = detect(
+            scores,
+            anchors=EDGE_ANCHORS,
+            max_detections=2,
+            clip_before_nms=clip_before_nms,
+            drop_empty=True,
+        )
+        assert found == expected
+
+
+def draw_predictions(num_images, seed):
+    """Logits, deltas, anchors of two levels and sizes of images that half of the anchors miss."""
+    generator = torch.Generator().manual_seed(seed)
+    anchors = [80 * torch.rand(count, 4, generator=generator) - 20 for count in (150, 60)]
+    for level in anchors:
+        level[:, 2:] = level[:, :2].clone() + 12
+    logits = torch.randn(num_images, 210, 3, generator=generator)
+    deltas = torch.randn(num_images, 210, 4, generator=generator) / 5
+    return logits, deltas, anchors, torch.tensor([[31, 40], [47, 23], [12, 12]])[:num_images]
+
+
+@pytest.mark.parametrize("clip_before_nms", [True, False])
+@pytest.mark.parametrize("num_images", [0, 1, 3])
+def test_dropping_keeps_the_order_of_the_others(num_images, clip_before_nms):
+    inputs = *draw_predictions(num_images, 1), DeltaBoxCoder()
+    # All candidates have a place, so that it does not matter who takes one.
+    arguments = {"max_detections": 700, "clip_before_nms": clip_before_nms}
+    everything = NMSPostprocessor(**arguments)(*inputs)
+    dropped = NMSPostprocessor(drop_empty=True, **arguments)(*inputs)
+    assert [value.shape for value in dropped] == [value.shape for value in everything]
+    for i in range(num_images):
+        boxes, scores, classes = (value[i, : everything[3][i]] for value in everything[:3])
+        keep = [x1 < x2 and y1 < y2 for x1, y1, x2, y2 in boxes.tolist()]
+        assert 20 < sum(keep) < len(keep) - 20
+        assert dropped[3][i] == sum(keep)
+        for value, expected in zip(dropped[:3], (boxes, scores, classes), strict=True):
+            assert torch.equal(value[i, : dropped[3][i]], expected[torch.tensor(keep)])
+
+
+def test_dropping_before_scaling_drops_what_detectron2_drops_after_it():
+    # Detectron2 scales to the output's size, clips to that and drops what has no side there.
+    logits, deltas, anchors, sizes = draw_predictions(3, 2)
+    outputs = torch.tensor([[97, 61], [20, 90], [333, 12]])
+    arguments = {"max_detections": 60, "clip_before_nms": False}
+    inputs = logits, deltas, anchors
+    ours = NMSPostprocessor(drop_empty=True, **arguments)(*inputs, sizes, DeltaBoxCoder())
+    far = torch.full((3, 2), 10**6)
+    raw = NMSPostprocessor(**arguments)(
+        logits, deltas, [level + 1000 for level in anchors], far, DeltaBoxCoder()
+    )
+    for i, ((height, width), (out_height, out_width)) in enumerate(
+        zip(sizes.tolist(), outputs.tolist(), strict=True)
+    ):
+        scale = torch.tensor([out_width / width, out_height / height] * 2)
+        expected = (raw[0][i, : raw[3][i]] - 1000) * scale
+        expected[:, 0::2] = expected[:, 0::2].clamp(0, out_width)
+        expected[:, 1::2] = expected[:, 1::2].clamp(0, out_height)
+        sides = expected[:, 2:] - expected[:, :2]
+        expected = expected[(sides > 0).all(dim=1)]
+        assert 0 < len(expected) < raw[3][i]
+        found = ours[0][i, : ours[3][i]] * scale
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
+
+
 class Detect(torch.nn.Module):
     """The post-processing with its anchors, as a model that is compiled or exported."""
 
-    def __init__(self):
+    def __init__(self, **arguments):
         super().__init__()
-        self.postprocessor = NMSPostprocessor(topk_per_level=200, max_detections=30)
+        self.postprocessor = NMSPostprocessor(topk_per_level=200, max_detections=30, **arguments)
         generator = torch.Generator().manual_seed(0)
         self.anchors = [10 * torch.rand(count, 4, generator=generator) for count in (150, 60)]
         for level in self.anchors:
@@ -139,7 +220,8 @@ class Detect(torch.nn.Module):
         generator = torch.Generator().manual_seed(num_images)
         logits = torch.randn(num_images, 210, 3, generator=generator)
         deltas = torch.randn(num_images, 210, 4, generator=generator) / 5
-        return logits, deltas, torch.tensor([[20, 18]] * num_images)
+        # Small enough that some boxes lie outside.
+        return logits, deltas, torch.tensor([[8, 6]] * num_images)
 
 
 def assert_same(ours, expected):
@@ -147,20 +229,25 @@ def assert_same(ours, expected):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+DROPPING = [{}, {"drop_empty": True, "clip_before_nms": False}]
+
+
+@pytest.mark.parametrize("arguments", DROPPING)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 # Warnings of torch's own compiler.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_it_is_compiled_as_one_graph(backend):
-    model = Detect()
+def test_it_is_compiled_as_one_graph(backend, arguments):
+    model = Detect(**arguments)
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     for num_images in (1, 3):
         inputs = model.inputs(num_images)
         assert_same(compiled(*inputs), model(*inputs))
 
 
+@pytest.mark.parametrize("arguments", DROPPING)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_it_is_exported_whole_for_any_number_of_images():
-    model = Detect()
+def test_it_is_exported_whole_for_any_number_of_images(arguments):
+    model = Detect(**arguments)
     images = torch.export.Dim("images", min=1, max=64)
     program = torch.export.export(
         model, model.inputs(2), dynamic_shapes=({0: images}, {0: images}, {0: images})

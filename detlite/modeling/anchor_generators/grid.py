@@ -28,6 +28,9 @@ class GridAnchorGenerator(AnchorGenerator):
         rounding: "torchvision" cuts sizes to whole pixels and rounds the corners around the cell.
         cell_spacing: Distance of cells: the level's "stride", or "image" for torchvision's image
             size divided by grid size, which is smaller where a level rounds up.
+        inclusive: Move the far corner of each anchor one pixel further, which is ODTK's function:
+            there a box ends with its last pixel and is ``x2 - x1 + 1`` wide. ODTK's anchors are
+            these with ``offset: 0.5, aspect_ratios: [1.0, 2.0, 0.5]``.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class GridAnchorGenerator(AnchorGenerator):
         order: Literal["size_major", "ratio_major"] = "size_major",
         rounding: Literal["none", "torchvision"] = "none",
         cell_spacing: Literal["stride", "image"] = "stride",
+        inclusive: bool = False,
     ) -> None:
         super().__init__()
         if sizes is None:
@@ -57,6 +61,8 @@ class GridAnchorGenerator(AnchorGenerator):
         self.num_anchors = len(sizes[0]) * len(aspect_ratios)
         for i, level in enumerate(sizes):
             cell_anchors = _cell_anchors(level, aspect_ratios, order, rounding)
+            if inclusive:
+                cell_anchors[:, 2:] += 1
             self.register_buffer(f"cell_anchors_{i}", cell_anchors, persistent=False)
 
     def forward(

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from ...ranges import PositiveInt
+from ...ranges import NonNegativeFloat, PositiveInt
 from ...structures import ShapeSpec
 from ..interfaces import Backbone
-from ..layers import ConvNorm, FrozenBatchNorm2d, NormName
+from ..layers import FrozenBatchNorm2d
 from ..registries import BACKBONE_REGISTRY
+from ._residual_blocks import BasicBlock, BlockStyle, BottleneckBlock
+from ._stems import DeepStem, Stem
 
 STAGES = ("res2", "res3", "res4", "res5")
 # Blocks in each stage, table 1 of the paper.
@@ -23,82 +24,12 @@ BLOCKS = {
 }
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; the block of ResNet-18 and 34."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        norm: NormName,
-        stride_in_1x1: bool,
-        groups: int,
-        width_per_group: int,
-    ) -> None:
-        super().__init__()
-        self.conv1 = ConvNorm(in_channels, channels, 3, stride=stride, norm=norm, relu=True)
-        self.conv2 = ConvNorm(channels, channels, 3, norm=norm)
-        self.shortcut = _shortcut(in_channels, channels, stride, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, channels, H / stride, W / stride)."""
-        residual = self.conv2(self.conv1(x))
-        return F.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
-
-
-class BottleneckBlock(nn.Module):
-    """A 3x3 convolution between two 1x1; the block of ResNet-50 and deeper."""
-
-    expansion = 4
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        norm: NormName,
-        stride_in_1x1: bool,
-        groups: int,
-        width_per_group: int,
-    ) -> None:
-        super().__init__()
-        # ResNeXt and wide networks change the width of the 3x3 only.
-        width = channels * width_per_group // 64 * groups
-        out_channels = channels * self.expansion
-        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = ConvNorm(in_channels, width, 1, stride=stride_1x1, norm=norm, relu=True)
-        self.conv2 = ConvNorm(
-            width, width, 3, stride=stride_3x3, groups=groups, norm=norm, relu=True
-        )
-        self.conv3 = ConvNorm(width, out_channels, 1, norm=norm)
-        self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, 4 * channels, H / stride, W / stride)."""
-        residual = self.conv3(self.conv2(self.conv1(x)))
-        return F.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
-
-
-class Stem(nn.Module):
-    """The first 7x7 convolution and pooling; stride 4."""
-
-    def __init__(self, channels: int, norm: NormName) -> None:
-        super().__init__()
-        self.conv1 = ConvNorm(3, channels, 7, stride=2, norm=norm, relu=True)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to (N, channels, H / 4, W / 4)."""
-        return F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
-
-
 @BACKBONE_REGISTRY.register
 class ResNet(Backbone):
     """ResNet, ResNeXt (``groups: 32, width_per_group: 4``), wide ResNet (``width_per_group: 128``).
+
+    ``stem: deep, avg_down: true`` is ResNet-D (He et al. 2018, https://arxiv.org/abs/1812.01187):
+    the ``d`` variants of timm, mmdetection's ``ResNetV1d``.
 
     Args:
         depth: Number of layers.
@@ -111,6 +42,13 @@ class ResNet(Backbone):
         out_features: Stages whose output is returned.
         zero_init_residual: Begin with blocks that pass their input through, the last norm's scale
             at 0 (Goyal et al. 2017, section 5.1); helps training from scratch.
+        norm_eps: Added to the variance in every norm. Torchvision runs its published detectors
+            of the first version with 0.
+        batch_statistics: Which batch normalizations use, and collect, the statistics of the batch
+            in training: those of the "trained" stages; "all", also where scale and shift are
+            frozen (torchvision's RetinaNet v2); "none" (mmdetection's ``norm_eval``).
+        stem: The first layers: a "7x7" convolution, or "deep", three of 3x3.
+        avg_down: Shortcuts of stride 2 take the mean of 2x2 pixels, then a 1x1 of stride 1.
     """
 
     def __init__(
@@ -126,6 +64,10 @@ class ResNet(Backbone):
             tuple[Literal["res2", "res3", "res4", "res5"], ...], Meta(min_length=1)
         ] = ("res3", "res4", "res5"),
         zero_init_residual: bool = False,
+        norm_eps: NonNegativeFloat = 1e-5,
+        batch_statistics: Literal["trained", "all", "none"] = "trained",
+        stem: Literal["7x7", "deep"] = "7x7",
+        avg_down: bool = False,
     ) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else BottleneckBlock
@@ -139,25 +81,22 @@ class ResNet(Backbone):
                 f"groups and width_per_group need depth 50 or more, got depth {depth}, "
                 f"groups {groups}, width_per_group {width_per_group}"
             )
+        if batch_statistics != "trained" and norm not in ("BN", "SyncBN"):
+            raise ValueError(
+                f"batch_statistics '{batch_statistics}' needs norm BN or SyncBN, got {norm}: "
+                "FrozenBN never moves its statistics, GN has none"
+            )
         self.out_features: list[str] = sorted(out_features)
-        self.stem = Stem(64, norm)
+        self.batch_statistics = batch_statistics
+        self.stem = (DeepStem if stem == "deep" else Stem)(64, norm, norm_eps)
+        style = BlockStyle(norm, norm_eps, stride_in_1x1, avg_down, groups, width_per_group)
         channels = 64
         self._shapes: dict[str, ShapeSpec] = {}
         for i, (stage, num_blocks) in enumerate(zip(STAGES, BLOCKS[depth], strict=True)):
             blocks = []
             for j in range(num_blocks):
                 stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(
-                    block(
-                        channels,
-                        64 * 2**i,
-                        stride=stride,
-                        norm=norm,
-                        stride_in_1x1=stride_in_1x1,
-                        groups=groups,
-                        width_per_group=width_per_group,
-                    )
-                )
+                blocks.append(block(channels, 64 * 2**i, stride, style))
                 channels = 64 * 2**i * block.expansion
             setattr(self, stage, nn.Sequential(*blocks))
             self._shapes[stage] = ShapeSpec(channels, 4 * 2**i)
@@ -165,6 +104,7 @@ class ResNet(Backbone):
                 break
         self._init_weights(zero_init_residual)
         self._freeze(freeze_at)
+        self.train()
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each returned stage."""
@@ -180,6 +120,15 @@ class ResNet(Backbone):
                 features[stage] = x
         return features
 
+    def train(self, mode: bool = True) -> "ResNet":
+        """As ``nn.Module.train``; ``batch_statistics: none`` leaves the norms in evaluation."""
+        super().train(mode)
+        if self.batch_statistics == "none":
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
     def _init_weights(self, zero_init_residual: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -193,11 +142,6 @@ class ResNet(Backbone):
         for name in ("stem", *STAGES)[:freeze_at]:
             stage = getattr(self, name, None)
             if stage is not None:
-                FrozenBatchNorm2d.convert(stage)
+                if self.batch_statistics != "all":
+                    FrozenBatchNorm2d.convert(stage)
                 stage.requires_grad_(False)
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int, norm: NormName) -> ConvNorm | None:
-    if in_channels == out_channels and stride == 1:
-        return None
-    return ConvNorm(in_channels, out_channels, 1, stride=stride, norm=norm)

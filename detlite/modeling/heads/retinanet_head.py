@@ -24,6 +24,8 @@ class RetinaNetHead(Head):
             drown the first steps (section 4.1).
     """
 
+    class_layers = ("cls_score",)
+
     def __init__(
         self,
         *,

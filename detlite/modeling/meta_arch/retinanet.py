@@ -43,6 +43,9 @@ from ..registries import (
     PREPROCESSOR_REGISTRY,
 )
 
+# The corners of an anchor that nothing shall match: no area, and far from every object.
+NOWHERE = -1e6
+
 
 @META_ARCH_REGISTRY.register
 class RetinaNet(MetaArch):
@@ -61,6 +64,8 @@ class RetinaNet(MetaArch):
         loss_normalizer: What the losses are divided by; a moving average of positives by default.
         preprocessor: Turns images into the network's input.
         postprocessor: Turns predictions into detections.
+        ignore_padding: Let anchors learn nothing, and match nothing, whose centre lies beyond
+            their image's own size, rounded up to what the preprocessor pads to (mmdetection).
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class RetinaNet(MetaArch):
         loss_normalizer: LossNormalizer | None = None,
         preprocessor: Preprocessor | None = None,
         postprocessor: Postprocessor | None = None,
+        ignore_padding: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -92,6 +98,7 @@ class RetinaNet(MetaArch):
         self.loss_normalizer = loss_normalizer or MovingAverageNormalizer()
         self.preprocessor = preprocessor or ImageNormalizer()
         self.postprocessor = postprocessor or NMSPostprocessor()
+        self.ignore_padding = ignore_padding
 
     @classmethod
     def from_config(cls, block: Block, num_classes: int) -> "RetinaNet":
@@ -122,6 +129,8 @@ class RetinaNet(MetaArch):
             for key, registry in optional.items()
             if block.get(key) is not None
         }
+        if block.get("ignore_padding") is not None:
+            parts["ignore_padding"] = block.ignore_padding
         return cls(
             backbone=backbone,
             neck=neck,
@@ -143,7 +152,7 @@ class RetinaNet(MetaArch):
         anchors = self.anchor_generator(levels, tuple(images.tensor.shape[-2:]))
         if self.training:
             instances = [sample["instances"] for sample in batch]
-            return self.losses(logits, deltas, torch.cat(anchors), instances)
+            return self.losses(logits, deltas, torch.cat(anchors), instances, images.image_sizes)
         return self._detections(logits, deltas, anchors, images, batch)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
@@ -153,7 +162,12 @@ class RetinaNet(MetaArch):
         return logits, deltas, [tuple(level.shape[-2:]) for level in features]
 
     def losses(
-        self, logits: Tensor, deltas: Tensor, anchors: Tensor, instances: Sequence[Instances]
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        instances: Sequence[Instances],
+        image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -162,11 +176,12 @@ class RetinaNet(MetaArch):
             deltas: (N, R, 4).
             anchors: (R, 4).
             instances: gt_boxes (G, 4) and gt_classes (G,) of each image.
+            image_sizes: (height, width) of each image without padding.
         """
         # What the loader has put into pinned memory is copied without waiting for the device.
         gt_boxes = [truth.gt_boxes.to(anchors, non_blocking=True) for truth in instances]
         gt_classes = [truth.gt_classes.to(anchors.device, non_blocking=True) for truth in instances]
-        matched, labels = self.matcher(gt_boxes, anchors)
+        matched, labels = self._match(gt_boxes, anchors, image_sizes)
         foreground = labels == 1
         classes = torch.where(foreground, _of_matched(gt_classes, matched), self.num_classes)
         classes = classes.masked_fill(labels == -1, -1)
@@ -186,6 +201,23 @@ class RetinaNet(MetaArch):
             "loss_box": (box_sums * weights).sum(),
             "num_positives": num_positives.sum(),
         }
+
+    def _match(
+        self,
+        gt_boxes: Sequence[Tensor],
+        anchors: Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor]:
+        """What the matcher says, (N, R) each, of the anchors that an image has."""
+        if not self.ignore_padding:
+            return self.matcher(gt_boxes, anchors)
+        results = []
+        for boxes, size in zip(gt_boxes, image_sizes, strict=True):
+            is_outside = _beyond(anchors, size, self.preprocessor.size_divisor)
+            matched, labels = self.matcher([boxes], anchors.masked_fill(is_outside, NOWHERE))
+            results.append((matched, labels.masked_fill(is_outside[:, 0], -1)))
+        indices, labels = (torch.cat(parts) for parts in zip(*results, strict=True))
+        return indices, labels
 
     def _box_losses(self, deltas: Tensor, targets: Tensor, anchors: Tensor) -> Tensor:
         """Losses (N, R) of deltas (N, R, 4) against boxes (N, R, 4)."""
@@ -229,3 +261,11 @@ def _of_matched(values: Sequence[Tensor], matched: Tensor) -> Tensor:
     spare = values[0].new_zeros(1, *values[0].shape[1:])
     padded = pad_sequence([*values, spare], batch_first=True)
     return padded[torch.arange(len(values), device=matched.device)[:, None], matched]
+
+
+def _beyond(anchors: Tensor, image_size: tuple[int, int], size_divisor: int) -> Tensor:
+    """Which anchors (R, 4) have their centre beyond the padded image, (R, 1) bool."""
+    height, width = (-(-side // size_divisor) * size_divisor for side in image_size)
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(dim=1)
+    # Many centres lie on the border itself, which is beyond, but for the corners' rounding.
+    return ((x > width - 0.01) | (y > height - 0.01))[:, None]

@@ -10,7 +10,7 @@ from ...ranges import PositiveInt
 from ...registry import Block, block_arguments
 from ...structures import ShapeSpec
 from ..interfaces import ExtraLevels, Neck
-from ..layers import ConvNorm, NormName, init_xavier
+from ..layers import ConvNorm, InitName, NormName, init_xavier
 from ..registries import EXTRA_LEVELS_REGISTRY, NECK_REGISTRY
 
 OUT_CHANNELS = 256
@@ -24,6 +24,9 @@ class FPN(Neck):
         out_channels: Channels of every level.
         norm: Normalization after each convolution.
         extra_levels: What makes the levels beyond the backbone's; None for none.
+        init: The first weights, but for those of ``extra_levels``, which has a key of its own:
+            "caffe2" (detectron2, torchvision) or "xavier", PyTorch's ``xavier_uniform_``
+            (mmdetection, ODTK).
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class FPN(Neck):
         out_channels: PositiveInt = OUT_CHANNELS,
         norm: NormName = "",
         extra_levels: ExtraLevels | None = None,
+        init: InitName = "caffe2",
     ) -> None:
         super().__init__()
         self.sources = {_level_name(spec.stride): name for name, spec in input_shape.items()}
@@ -46,7 +50,7 @@ class FPN(Neck):
             self._shapes[level] = ShapeSpec(out_channels, spec.stride)
         for module in self.modules():
             if isinstance(module, ConvNorm):
-                init_xavier(module)
+                init_xavier(module, init)
         self.extra_levels = extra_levels
         stride = max(spec.stride for spec in input_shape.values())
         for i in range(extra_levels.num_levels if extra_levels else 0):

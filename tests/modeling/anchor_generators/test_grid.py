@@ -5,7 +5,9 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from detlite.modeling import DeltaBoxCoder
 from detlite.modeling.anchor_generators import GridAnchorGenerator
+from detlite.ops import box_iou
 
 STRIDES = (8, 16, 32, 64, 128)
 RETINANET_SIZES = [
@@ -128,3 +130,47 @@ def test_anchors_are_no_part_of_a_checkpoint_and_follow_the_module():
 def test_sizes_that_do_not_fit_the_levels_are_refused(sizes):
     with pytest.raises(ValueError, match="sizes must hold 2 lists, one a level, of equal length"):
         GridAnchorGenerator(strides=(8, 16), sizes=sizes)
+
+
+LIKE_ODTK = {"offset": 0.5, "aspect_ratios": (1.0, 2.0, 0.5), "inclusive": True}
+
+
+def test_inclusive_anchors_are_those_of_odtk():
+    # ODTK's corners around a cell of stride 8 are 4 -+ scale * side / 2 with the sides
+    # w = 8 / sqrt(ratio), h = ratio * w; they name pixels, so that the box ends one further.
+    expected = []
+    for scale in (4, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3)):
+        for ratio in (1.0, 2.0, 0.5):
+            w = 8 / ratio**0.5
+            h = w * ratio
+            first = [4 - scale * w / 2, 4 - scale * h / 2]
+            last = [4 + scale * w / 2, 4 + scale * h / 2]
+            expected.append([*first, last[0] + 1, last[1] + 1])
+    anchors = cell_anchors(**LIKE_ODTK)
+    torch.testing.assert_close(anchors, torch.tensor(expected), rtol=0, atol=1e-5)
+    assert anchors[0].tolist() == [-12, -12, 21, 21]
+    assert anchors[1].tolist() == pytest.approx([-7.3137, -18.6274, 16.3137, 27.6274], abs=1e-4)
+    generator = GridAnchorGenerator(strides=(8,), **LIKE_ODTK)
+    (grid,) = generator([(2, 2)], (16, 16))
+    assert grid[9 * 3].tolist() == [-12 + 8, -12 + 8, 21 + 8, 21 + 8]
+
+
+def test_boxes_coded_from_inclusive_anchors_are_those_of_odtk():
+    # The pixels 3 to 22 and 4 to 33 are a box of 20 by 30, COCO's [3, 4, 20, 30]. ODTK's anchor of
+    # the pixels -12 to 20 is 33 wide and centred on 4.5.
+    anchor = cell_anchors(**LIKE_ODTK)[:1]
+    box = torch.tensor([[3.0, 4, 3 + 20, 4 + 30]])
+    deltas = [8.5 / 33, 14.5 / 33, math.log(20 / 33), math.log(30 / 33)]
+    coder = DeltaBoxCoder()
+    assert coder.encode(box, anchor)[0].tolist() == pytest.approx(deltas)
+    torch.testing.assert_close(coder.decode(torch.tensor([deltas]), anchor), box)
+    # The common pixels are 3 to 20 and 4 to 20: 18 by 17.
+    overlap = 18 * 17
+    expected = overlap / (20 * 30 + 33 * 33 - overlap)
+    assert box_iou(box, anchor).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("order", ["size_major", "ratio_major"])
+def test_anchors_end_before_their_last_pixel_by_default(order):
+    plain, inclusive = cell_anchors(order=order), cell_anchors(order=order, inclusive=True)
+    assert torch.equal(inclusive, plain + torch.tensor([0.0, 0, 1, 1]))

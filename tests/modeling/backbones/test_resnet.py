@@ -2,6 +2,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from detlite.modeling.backbones import ResNet
 from detlite.modeling.layers import FrozenBatchNorm2d
@@ -165,3 +166,110 @@ def test_convolutions_begin_as_he_et_al_2015_derive():
 def test_shallow_networks_refuse_groups_and_widths(arguments):
     with pytest.raises(ValueError, match=r"need depth 50 or more, got depth 34, groups \d+"):
         ResNet(depth=34, **arguments)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_an_eps_of_zero_equals_torchvision(norm, resnet_weights_from_torchvision, randomize_norms):
+    # As torchvision runs its published detectors of the first version.
+    peer = torchvision.models.resnet18(
+        weights=None, norm_layer=lambda num: torchvision.ops.FrozenBatchNorm2d(num, eps=0.0)
+    ).eval()
+    randomize_norms(peer)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = {}
+    for eps in (0.0, 1e-2):
+        model = ResNet(depth=18, norm=norm, norm_eps=eps, freeze_at=2).eval()
+        state = resnet_weights_from_torchvision(peer.state_dict())
+        model.load_state_dict(state, strict=norm == "FrozenBN")
+        with torch.no_grad():
+            features[eps] = model(images)
+    with torch.no_grad():
+        expected = torchvision_features(peer, images)
+    for stage, value in features[0.0].items():
+        torch.testing.assert_close(value, expected[stage], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(features[1e-2][stage], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "GN", "FrozenBN"])
+@pytest.mark.parametrize("arguments", [{"depth": 18}, {"depth": 50, "stem": "deep"}])
+def test_the_eps_reaches_every_norm(norm, arguments):
+    model = ResNet(norm=norm, norm_eps=1e-3, avg_down=True, **arguments)
+    seen = {module.eps for module in model.modules() if hasattr(module, "eps")}
+    assert seen == {1e-3}
+    num_convs = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert sum(hasattr(module, "eps") for module in model.modules()) == num_convs
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+@pytest.mark.parametrize("freeze_at", [0, 2])
+def test_without_batch_statistics_scale_and_shift_are_trained_alone(
+    norm, freeze_at, randomize_norms
+):
+    model = ResNet(depth=18, norm=norm, batch_statistics="none", freeze_at=freeze_at)
+    randomize_norms(model)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = [value.detach() for value in model.eval()(images).values()]
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    # Also within a model, and after an evaluation between two steps of training.
+    outer = nn.Sequential(model).eval().train()
+    assert model.training
+    features = outer(images)
+    assert all(torch.equal(*pair) for pair in zip(features.values(), expected, strict=True))
+    sum((value**2).mean() for value in features.values()).backward()
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name]), name
+    frozen = ("stem.", "res2.") if freeze_at else ()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {n for n, _ in model.named_parameters() if not n.startswith(frozen or "-")}
+    assert any(name.endswith("norm.weight") for name in trained)
+    assert all(model.get_parameter(name).grad.any() for name in trained)
+
+
+def test_no_batch_statistics_holds_from_the_beginning_and_is_not_the_default():
+    for batch_statistics in ("trained", "none"):
+        model = ResNet(depth=18, norm="BN", batch_statistics=batch_statistics, freeze_at=0)
+        assert model.training
+        assert model.res5[1].conv2.norm.training == (batch_statistics == "trained")
+
+
+def test_batch_statistics_of_all_stages_train_as_torchvisions_partly_frozen_resnet(
+    resnet_weights_from_torchvision, randomize_norms
+):
+    peer = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d,
+                               trainable_layers=3)  # fmt: skip
+    randomize_norms(peer)
+    stages = ("res2", "res3", "res4", "res5")
+    model = ResNet(depth=18, norm="BN", freeze_at=2, batch_statistics="all", out_features=stages)
+    model.load_state_dict(resnet_weights_from_torchvision(peer.body.state_dict()))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = list(peer.train().body(images).values())
+    features = list(model.train()(images).values())
+    for value, other in zip(features, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=0)
+    # The running statistics have moved alike, in frozen stages too.
+    state = resnet_weights_from_torchvision(peer.body.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert state["res2.0.conv1.norm.num_batches_tracked"] == 1
+    trained = {name for name, value in peer.body.named_parameters() if value.requires_grad}
+    ours = {name for name, value in model.named_parameters() if value.requires_grad}
+    # torchvision leaves bn1 trainable unless all five stages are, then freezes none.
+    assert ours == set(resnet_weights_from_torchvision(dict.fromkeys(trained)))
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "GN"])
+@pytest.mark.parametrize("batch_statistics", ["all", "none"])
+def test_batch_statistics_are_refused_where_there_are_none(norm, batch_statistics):
+    message = f"batch_statistics '{batch_statistics}' needs norm BN or SyncBN, got {norm}"
+    with pytest.raises(ValueError, match=message):
+        ResNet(norm=norm, batch_statistics=batch_statistics)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_deep_stem_and_pooled_shortcuts_freeze_and_train_like_others(depth):
+    model = ResNet(depth=depth, norm="BN", freeze_at=1, stem="deep", avg_down=True).train()
+    sum(value.mean() for value in model(torch.randn(2, 3, 64, 64)).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("stem."), name
+    shapes = [spec.stride for spec in model.output_shape().values()]
+    sizes = [value.shape[-1] for value in model(torch.zeros(1, 3, 64, 64)).values()]
+    assert [64 // size for size in sizes] == shapes == [8, 16, 32]

@@ -108,3 +108,16 @@ def test_convolutions_of_a_pyramid_begin_as_the_peers_do():
             bound = (3 / module.weight[0].numel()) ** 0.5
             assert module.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
             assert not module.bias.any()
+
+
+@pytest.mark.parametrize("init", ["caffe2", "xavier"])
+@pytest.mark.parametrize("extra_init", ["caffe2", "xavier"])
+def test_the_pyramid_and_its_extra_levels_begin_as_they_are_told(init, extra_init):
+    fpn = build(init=init, extra_levels=Block(name="P6P7", init=extra_init))
+    for name, module in fpn.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in, fan_out = module.weight[0].numel(), module.weight[:, 0].numel()
+            told = extra_init if name.startswith("extra_levels") else init
+            bound = (6 / (fan_in + fan_out) if told == "xavier" else 3 / fan_in) ** 0.5
+            assert module.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+            assert not module.bias.any()
