@@ -1,5 +1,6 @@
 """The registries of model parts: what each holds, and what it is given beside its config keys."""
 
+from ..ranges import Fraction
 from ..registry import Registry
 from .interfaces import (
     AnchorGenerator,
@@ -19,7 +20,17 @@ from .interfaces import (
 _CLASSES = "the classes of `data.train`"
 
 META_ARCH_REGISTRY = Registry(
-    "meta-arch", MetaArch, computed={"num_classes": _CLASSES}, shared_keys={"weights": (str, "")}
+    "meta-arch",
+    MetaArch,
+    computed={"num_classes": _CLASSES},
+    shared_keys={
+        # A path, a URL or a published name, of detlite or of a peer; see detlite.checkpoint.
+        "weights": (str, ""),
+        # Classes of the file's rows, in order, where the file does not say them.
+        "weights_class_names": (list[str] | None, None),
+        # Share of the backbone that the file must hold, or it is an error.
+        "weights_threshold": (Fraction, 0.9),
+    },
 )
 BACKBONE_REGISTRY = Registry("backbone", Backbone)
 NECK_REGISTRY = Registry("neck", Neck, computed={"input_shape": "the backbone's output_shape()"})
