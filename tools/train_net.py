@@ -3,6 +3,7 @@
 python tools/train_net.py --config-file configs/quickstart.yaml
 python tools/train_net.py --config-file X.yaml --resume solver.max_iter=20000
 python tools/train_net.py --config-file X.yaml --eval-only --weights model_final.pth
+python tools/train_net.py --config-file X.yaml --eval-only --weights detectron2://.../model_final.pkl
 python tools/train_net.py --config-file X.yaml --print-config
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from detlite import Config, ConfigError, build_model, build_trainer, evaluate_model
 from detlite.config import check_tree, read_tree
+from detlite.data import build_datasets
 from detlite.engine import build_test_loaders
 from detlite.utils.cli import run_cli
 from detlite.utils.env import environment
@@ -31,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from the last checkpoint in output_dir"
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument("--weights", metavar="PATH", help="the same as model.weights=PATH")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a path, a URL or a published name; the same as model.weights=FILE",
+    )
     parser.add_argument(
         "--print-config",
         action="store_true",
@@ -80,8 +86,9 @@ def evaluate(config: Config, config_file: str) -> None:
         config.model["weights"] = str(final)
     if not config.data.test:
         raise ConfigError(f"--eval-only needs a data set under data.test in {config_file}")
-    model = build_model(config)
-    evaluate_model(config, model, build_test_loaders(config, model.class_names))
+    class_names = build_datasets(config.data.test, "data.test")[0].class_names
+    loaders = build_test_loaders(config, class_names)
+    evaluate_model(config, build_model(config, class_names, complete=True), loaders)
 
 
 def check_output_dir(config: Config) -> None:

@@ -3,8 +3,10 @@
     python tools/visualize.py --weights model_final.pth --input a.jpg folder/ '*.png' --output out/
     python tools/visualize.py --config-file X.yaml --dataset train --augmented --output out/
     python tools/visualize.py --weights model_final.pth --dataset test --output out/
+    python tools/visualize.py --weights model.pkl --config-file X.yaml --input a.jpg --output out/
 
-The last one draws ground truth beside prediction. A checkpoint of detlite needs no config.
+The third draws ground truth beside prediction. A checkpoint of detlite needs no config; the weights
+of another framework need that of their model, see configs/retinanet/README.md.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from detlite import Config, DataError, Instances, Predictor, UserError, load_config
 from detlite.data import TrainingData, build_datasets, build_transforms, read_image
@@ -35,9 +38,17 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", metavar="model.pth", help="a checkpoint of detlite")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint of detlite, or a peer's weights with --config-file",
+    )
     parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, patterns")
-    parser.add_argument("--config-file", metavar="X.yaml", help="the config of the data set")
+    parser.add_argument(
+        "--config-file",
+        metavar="X.yaml",
+        help="the config of the data set, or of the model of a peer's weights",
+    )
     parser.add_argument("--dataset", choices=["train", "test"], help="draw data of the config")
     parser.add_argument("--augmented", action="store_true", help="after data.train_transforms")
     parser.add_argument("--num-images", type=int, default=20, help="of the data set; default 20")
@@ -56,10 +67,14 @@ def main(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
     setup_logger()
     _check(arguments)
+    config = None
+    if arguments.config_file:
+        config = load_config(arguments.config_file, arguments.overrides)
     predictor = None
     if arguments.weights:
         predictor = Predictor(
             arguments.weights,
+            config=config,
             device=arguments.device,
             batch_size=arguments.batch_size,
             trust_imports=arguments.trust_imports,
@@ -69,9 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
         assert predictor is not None
         draw_images(predictor, arguments.input, output, arguments.score_thresh)
         return
-    if arguments.config_file:
-        config = load_config(arguments.config_file, arguments.overrides)
-    else:
+    if config is None:
         assert predictor is not None
         config = predictor.config
     draw_dataset(config, predictor, output, arguments)
@@ -118,12 +131,14 @@ def draw_dataset(
         sample = data[SamplePosition(i, i)]
         if isinstance(sample, str):
             raise DataError(sample)
+        # A transform may leave float32; what it rounds to is what can be seen.
+        image = sample["image"].round().clamp(0, 255).to(torch.uint8)
         visualizer = Visualizer(
-            sample["image"], names, score_thresh=arguments.score_thresh, min_side=MIN_SIDE
+            image, names, score_thresh=arguments.score_thresh, min_side=MIN_SIDE
         )
         picture: np.ndarray = visualizer.draw(sample["instances"])
         if predictor is not None:
-            picture = visualizer.draw_comparison(sample["instances"], predictor(sample["image"]))
+            picture = visualizer.draw_comparison(sample["instances"], predictor(image))
         write_picture(output / f"{i:05d}_{Path(sample['file_name']).stem}.jpg", picture)
     logger.info("drew %d of the %d images of data.%s into %s", count, len(data),
                 arguments.dataset, output)  # fmt: skip

@@ -2,10 +2,7 @@
 
 import logging
 import os
-import pickle
 import tempfile
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..utils.file_io import PATH_MANAGER
+from .interop import DETLITE
 
-FORMAT = "detlite"
 LAST_CHECKPOINT = "last_checkpoint"
 _MAX_TOLD = 6
 
@@ -24,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def save_atomically(content: Any, path: str | os.PathLike[str]) -> None:
-    """Write a file with ``torch.save``, or text, so that it is whole or as it was before.
+    """Write a file with ``torch.save``, or text or bytes, so that it is whole or as it was before.
 
     It is written under another name in the same folder, forced to the disk, then renamed.
     """
@@ -35,6 +31,8 @@ def save_atomically(content: Any, path: str | os.PathLike[str]) -> None:
         with os.fdopen(descriptor, "wb") as file:
             if isinstance(content, str):
                 file.write(content.encode())
+            elif isinstance(content, bytes):
+                file.write(content)
             else:
                 torch.save(content, file)
             file.flush()
@@ -52,48 +50,6 @@ def save_atomically(content: Any, path: str | os.PathLike[str]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of detlite from a path or a URL; tensors come to the CPU.
-
-    Raises:
-        CheckpointError: The file is missing, broken, asks for code to run, or is no checkpoint of
-            detlite.
-    """
-    name = str(path)
-    if name.startswith(("http://", "https://")):
-        try:
-            name = PATH_MANAGER.get_local_path(name)
-        except OSError as error:
-            raise CheckpointError(f"cannot download the checkpoint {name}: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            # A file that torch did not write is told by the errors below.
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            content = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {name}{_others_in(Path(name))}") from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{name} is no checkpoint that can be read safely: {_first_line(error)}"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"the checkpoint {name} cannot be read, it may be cut short: {_first_line(error)}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = ", ".join(map(str, list(content)[:_MAX_TOLD])) if isinstance(content, dict) else ""
-        raise CheckpointError(
-            f"{name} is no checkpoint of detlite (it holds {found or type(content).__name__})"
-        )
-    return content
-
-
-def inference_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights to predict with: the moving average where there is one."""
-    weights: dict[str, Tensor] = checkpoint.get("ema") or checkpoint["model"]
-    return weights
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -149,7 +105,7 @@ class Checkpointer:
     def save(self, name: str, state: Mapping[str, Any]) -> Path:
         """Write ``<name>.pth``."""
         path = self.folder / f"{name}.pth"
-        save_atomically({"format": FORMAT, "version": 1, **self.identity, **state}, path)
+        save_atomically({"format": DETLITE, "version": 1, **self.identity, **state}, path)
         return path
 
     def save_periodic(self, iteration: int, state: Mapping[str, Any]) -> Path:
@@ -170,12 +126,3 @@ class Checkpointer:
         except FileNotFoundError:
             return None
         return self.folder / name
-
-
-def _others_in(path: Path) -> str:
-    others = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
-    return f"; in that folder are {', '.join(others[:_MAX_TOLD])}" if others else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

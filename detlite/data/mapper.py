@@ -57,9 +57,10 @@ class TrainingData(Dataset[Any]):
         """The sample at a position.
 
         Returns:
-            ``image`` uint8 (3, H, W) RGB, ``instances`` with gt_boxes (G, 4) and gt_classes (G,),
-            ``file_name``, ``image_id``, ``height`` and ``width`` before the transforms, and
-            ``skipped``, a message for each image that could not be read.
+            ``image`` uint8 (3, H, W) RGB, or float32 from 0 to 255 where a transform makes it,
+            ``instances`` with gt_boxes (G, 4) and gt_classes (G,), ``file_name``, ``image_id``,
+            ``height`` and ``width`` before the transforms, and ``skipped``, a message for each
+            image that could not be read.
         """
         skipped: list[str] = []
         index = sample.image

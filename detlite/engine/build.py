@@ -10,8 +10,9 @@ from torch import nn
 
 from ..checkpoint import (
     Checkpointer,
-    inference_weights,
+    LoadOptions,
     load_checkpoint,
+    load_pretrained,
     load_weights,
     save_atomically,
 )
@@ -40,26 +41,46 @@ logger = logging.getLogger(__name__)
 Evaluate = Callable[[nn.Module], dict[str, Any]]
 
 
-def build_model(config: Config, class_names: Sequence[str] | None = None) -> MetaArch:
+def build_model(
+    config: Config, class_names: Sequence[str] | None = None, *, complete: bool = False
+) -> MetaArch:
     """Build the model of a config, on its device, with ``model.weights`` if it names any.
 
     Args:
         config: The whole config.
         class_names: None: those of the training data, whose annotations are read for it.
+        complete: The weights must hold every tensor of the model, which will not be trained.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or do not fit.
     """
     if class_names is None:
         datasets = build_datasets(config.data.train, "data.train")
         check_class_count(config.data, datasets[0])
         class_names = datasets[0].class_names
+    model = _new_model(config, class_names)
+    if config.model.weights:
+        load_pretrained(
+            model,
+            config.model.weights,
+            class_names,
+            model_block=config.model,
+            options=LoadOptions(
+                class_names=config.model.weights_class_names,
+                threshold=config.model.weights_threshold,
+                complete=complete,
+            ),
+        )
+    return model
+
+
+def _new_model(config: Config, class_names: Sequence[str]) -> MetaArch:
+    """The model of a config on its device, with the weights that it begins with."""
     device = select_device(config.device)
     torch.manual_seed(config.seed)
     model = build_meta_arch(config.model, class_names)
     if device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
         raise ConfigError("norm SyncBN needs GPUs, and device is the cpu; use BN instead")
-    if config.model.weights:
-        weights = inference_weights(load_checkpoint(config.model.weights))
-        load_weights(model, weights, config.model.weights)
-        logger.info("loaded all %d tensors of %s", len(weights), config.model.weights)
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
     return model.to(device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
@@ -78,7 +99,14 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     check_class_count(config.data, datasets[0])
     class_names = datasets[0].class_names
     test_loaders = build_test_loaders(config, class_names)
-    model = build_model(config, class_names)
+    checkpointer = Checkpointer(
+        config.output_dir,
+        keep=config.train.checkpoint_keep,
+        identity={"config": config.to_yaml(), "class_names": list(class_names)},
+    )
+    checkpoint = _last_checkpoint(checkpointer) if resume else None
+    # A run that goes on needs no weights to begin with.
+    model = (_new_model if checkpoint else build_model)(config, class_names)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     logger.info(
         "%s with %.2fM parameters, %.2fM of them trained",
@@ -88,12 +116,6 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     )
     solver, train = config.solver, config.train
     optimizer, schedule = _build_solver(solver, model)
-    checkpointer = Checkpointer(
-        config.output_dir,
-        keep=train.checkpoint_keep,
-        identity={"config": config.to_yaml(), "class_names": list(class_names)},
-    )
-    checkpoint = _last_checkpoint(checkpointer) if resume else None
     start = int(checkpoint["iteration"]) + 1 if checkpoint else 0
     trainer = Trainer(
         model,

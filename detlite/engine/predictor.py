@@ -9,9 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import inference_weights, load_checkpoint, load_weights
-from ..config.loader import parse_config
+from ..checkpoint import (
+    Format,
+    LoadOptions,
+    PeerWeights,
+    class_names_of,
+    export_weights,
+    load_pretrained,
+    own_weights,
+    read_pretrained,
+)
+from ..config.loader import load_config, parse_config
+from ..config.schema import Config
 from ..data import build_transforms, read_image, transform_sample
+from ..errors import CheckpointError
 from ..modeling import build_meta_arch
 from ..structures import Instances
 from .build import select_device
@@ -21,10 +32,14 @@ ImageLike = np.ndarray | Tensor | str | Path
 
 
 class Predictor:
-    """A model from a checkpoint of detlite, which needs nothing else.
+    """A model from a checkpoint of detlite, which needs nothing else, or from a peer's weights.
 
     Args:
-        weights: A checkpoint, as a path or a URL.
+        weights: A path, a URL, or a published name such as ``detectron2://...``.
+        config: Of the model, as a path or as it is, for the weights of another framework, which
+            do not say it; a checkpoint of detlite uses its own.
+        class_names: Of the model, for weights that do not say them; of 80 or 91 classes they are
+            taken to be COCO's.
         device: "auto" takes a GPU if there is one.
         batch_size: Images at a time.
         trust_imports: Run the Python files that the checkpoint's config imports, for a model with
@@ -36,7 +51,7 @@ class Predictor:
         class_names: The names of its classes.
 
     Raises:
-        CheckpointError: The file cannot be read, or is no checkpoint of detlite.
+        CheckpointError: The file cannot be read, or does not hold the whole model.
         ConfigError: Its config needs components that are not there.
     """
 
@@ -44,18 +59,28 @@ class Predictor:
         self,
         weights: str | PathLike[str],
         *,
+        config: Config | str | PathLike[str] | None = None,
+        class_names: Sequence[str] | None = None,
         device: str = "auto",
         batch_size: int = 1,
         trust_imports: bool = False,
     ) -> None:
-        checkpoint = load_checkpoint(weights)
-        self.config = parse_config(
-            checkpoint["config"], f"the config within {weights}", trust_imports=trust_imports
+        peer = read_pretrained(weights)
+        self.config = _config_of(peer, config, trust_imports)
+        block = self.config.model
+        names = class_names or class_names_of(
+            peer.weights, block.weights_class_names or peer.class_names
         )
-        self.class_names: tuple[str, ...] = tuple(checkpoint["class_names"])
+        if names is None:
+            raise CheckpointError(
+                f"{weights} does not name its classes; list them in order in "
+                "model.weights_class_names"
+            )
+        self.class_names: tuple[str, ...] = tuple(names)
         self.device = select_device(device)
-        self.model = build_meta_arch(self.config.model, self.class_names)
-        load_weights(self.model, inference_weights(checkpoint), str(weights))
+        self.model = build_meta_arch(block, self.class_names)
+        options = LoadOptions(class_names=block.weights_class_names, complete=True)
+        load_pretrained(self.model, peer, names, model_block=block, options=options)
         self.model.to(self.device).eval()
         self.transforms = build_transforms(self.config.data.test_transforms)
         self.batch_size = batch_size
@@ -93,6 +118,24 @@ class Predictor:
         if batch:
             yield from self._run(batch)
 
+    def export(self, file_format: Format, path: str | PathLike[str]) -> list[str]:
+        """Write the model's weights in the form of another framework.
+
+        Args:
+            file_format: "detectron2", "torchvision", "mmdet" or "safetensors"; see
+                ``detlite.checkpoint.export_weights``.
+            path: The file.
+
+        Returns:
+            Settings of this model that are not the framework's own, a line each.
+
+        Raises:
+            CheckpointError: The format has no place for a part of the model.
+        """
+        return export_weights(
+            own_weights(self.model, self.config.to_yaml(), "the model"), file_format, path
+        )
+
     def _run(self, batch: list[dict[str, Any]]) -> Iterator[Instances]:
         with torch.inference_mode(), autocast(self.device, self.config.test.precision):
             for output in self.model(batch):
@@ -111,6 +154,21 @@ class Predictor:
             "width": width,
         }
         return transform_sample(record, self.transforms)
+
+
+def _config_of(
+    peer: PeerWeights, config: Config | str | PathLike[str] | None, trust_imports: bool
+) -> Config:
+    if peer.config is not None:
+        title = f"the config within {peer.source}"
+        return parse_config(peer.config, title, trust_imports=trust_imports)
+    if config is None:
+        raise CheckpointError(
+            f"{peer.source} holds a {peer.kind}, which does not say the config of its model; give "
+            "the config of such a model, see configs/retinanet/README.md "
+            "(Predictor(weights, config=...), or --config-file)"
+        )
+    return config if isinstance(config, Config) else load_config(config)
 
 
 def as_image_tensor(image: ImageLike) -> Tensor:

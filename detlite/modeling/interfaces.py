@@ -29,9 +29,9 @@ class MetaArch(nn.Module, ABC):
         """Run a batch.
 
         Args:
-            batch: One dict an image: "image" uint8 (3, h, w) RGB; in training also "instances"
-                with gt_boxes (G, 4) and gt_classes (G,); "height" and "width" where the output
-                shall be in the pixels of another size than the image's.
+            batch: One dict an image: "image" (3, h, w) RGB, uint8 or float32 from 0 to 255; in
+                training also "instances" with gt_boxes (G, 4) and gt_classes (G,); "height" and
+                "width" where the output shall be in the pixels of another size than the image's.
 
         Returns:
             In training a dict of scalars, those named ``loss*`` are summed; in evaluation one dict

@@ -1,4 +1,4 @@
-"""From uint8 images of several sizes to the network's input."""
+"""From images of several sizes to the network's input."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -68,7 +68,10 @@ def test_an_unreadable_image_is_told_and_the_others_are_drawn(run_tool, weights,
     assert drawn(tmp_path / "out") == ["a.jpg", "a_2.jpg", "b.jpg"]
 
 
-@pytest.mark.parametrize("extra", [[], ["--augmented"]])
+FLOATS = "data.train_transforms=[{name: ResizeShortestEdge, min_size: 90, method: interpolate}]"
+
+
+@pytest.mark.parametrize("extra", [[], ["--augmented"], ["--augmented", FLOATS]])
 def test_annotations_of_a_config_are_drawn(run_tool, tmp_path, extra):
     out = tmp_path / "out"
     code, _, _ = run_tool(

@@ -12,15 +12,14 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 from detlite import Instances, build_model, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CONFIG = CONFIGS / "retinanet" / "retinanet_r50_fpn_1x_coco.yaml"
+CONFIG = CONFIGS / "retinanet" / "retinanet_r50_fpn_coco_torchvision_v1.yaml"
 
 
 def run(repeat: int) -> list[dict[str, object]]:
     """Seconds of our RetinaNet and of torchvision's on the same images, in turn."""
     torch.manual_seed(0)
-    config = load_config(
-        str(CONFIG), ["model.backbone.freeze_at=0", "data.train=[]", "data.test=[]"]
-    )
+    overrides = ["model.weights=''", "model.backbone.freeze_at=0", "data.train=[]", "data.test=[]"]
+    config = load_config(str(CONFIG), overrides)
     ours = build_model(config, [str(i) for i in range(80)])
     peer = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=80, min_size=448, max_size=1333

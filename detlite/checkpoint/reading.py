@@ -1,0 +1,49 @@
+"""Reading a file of weights from wherever it is, without running code."""
+
+import os
+from typing import Any
+
+from ..errors import CheckpointError
+from ..utils.file_io import PATH_MANAGER
+from .interop import DETLITE
+from .safe_unpickle import read_weights_file
+
+_MAX_TOLD = 6
+
+
+def read_weights(source: str | os.PathLike[str]) -> Any:
+    """The content of a file of weights: plain containers, with tensors on the CPU.
+
+    Args:
+        source: A path, a URL, or a published name; what is not on this machine is downloaded once.
+
+    Raises:
+        DownloadError: It cannot be had.
+        CheckpointError: It is broken, or asks for code to run.
+    """
+    name = os.path.expanduser(source)
+    if "://" not in name:
+        return read_weights_file(name)
+    path = PATH_MANAGER.get_local_path(name)
+    try:
+        return read_weights_file(path, name)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\n    It was downloaded to {path}; delete that file to download it again."
+        ) from error
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of detlite from a path or a URL; tensors come to the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, broken, asks for code to run, or is no checkpoint of
+            detlite.
+    """
+    content = read_weights(path)
+    if not isinstance(content, dict) or content.get("format") != DETLITE:
+        found = ", ".join(map(str, list(content)[:_MAX_TOLD])) if isinstance(content, dict) else ""
+        raise CheckpointError(
+            f"{path} is no checkpoint of detlite (it holds {found or type(content).__name__})"
+        )
+    return content

@@ -1,0 +1,335 @@
+"""Weights go where they belong, or it is told where they did not."""
+
+import logging
+
+import pytest
+import torch
+import torchvision
+
+from detlite.checkpoint import LoadOptions, class_names_of, load_pretrained, own_weights
+from detlite.checkpoint.interop import recognize
+from detlite.errors import CheckpointError, ConfigError
+
+CLASSES = ["cat", "dog", "cow"]
+
+
+def detlite_content(model, config):
+    return {
+        "format": "detlite",
+        "model": model.state_dict(),
+        "config": config.to_yaml(),
+        "class_names": list(model.class_names),
+    }
+
+
+def detectron2_state(model):
+    """A narrow model's tensors in detectron2's names."""
+    state = {}
+    for name, value in model.state_dict().items():
+        for ours, theirs in (
+            ("backbone.", "backbone.bottom_up."),
+            ("neck.laterals.p", "backbone.fpn_lateral"),
+            ("neck.outputs.p", "backbone.fpn_output"),
+            ("neck.extra_levels.", "backbone.top_block."),
+            ("head.box_subnet.", "head.bbox_subnet."),
+            ("head.box_pred.", "head.bbox_pred."),
+        ):
+            if name.startswith(ours):
+                name = name.replace(ours, theirs, 1)
+                break
+        if not name.startswith("loss_normalizer."):
+            state[name] = value
+    return state
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO, logger="detlite")
+    return caplog
+
+
+def test_a_checkpoint_of_ours_goes_in_whole(narrow_model, narrow_config, load, log):
+    model = narrow_model(CLASSES)
+    loaded = load(detlite_content(model, narrow_config()), CLASSES, complete=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert "weights: all" in log.text
+    assert "WARNING" not in log.text
+
+
+def test_a_backbone_goes_in_and_the_table_tells_what_is_missing(load, log):
+    state = torchvision.models.resnet18().state_dict()
+    model = load(state, CLASSES, "model.preprocessor.channel_order=RGB")
+    assert torch.equal(model.backbone.res5[1].conv2.weight, state["layer4.1.conv2.weight"])
+    lines = [line.split() for line in log.text.splitlines()]
+    backbone, neck = ([line for line in lines if line[:1] == [m]] for m in ("backbone", "neck"))
+    assert backbone == [["backbone", "100", "0", "0", "0", "0", "100.0", "%"]]
+    assert neck == [["neck", "0", "0", "0", "16", "0", "0.0", "%"]]
+    assert "known and not needed: classifier (2), batch counters (20)" in log.text
+
+
+def test_too_little_of_the_backbone_is_an_error_that_names_the_depth(load):
+    state = torchvision.models.resnet18().state_dict()
+    with pytest.raises(
+        CheckpointError, match=r"(?s)only .* % of the model's backbone.*2-2-2-2 .* model's 3-4-6-3"
+    ):
+        load(state, CLASSES, depth=34)
+
+
+@pytest.mark.parametrize(("made", "built"), [(34, 18), (50, 18), (18, 50), (101, 50)])
+def test_shapes_of_another_depth_are_refused(made, built, load):
+    with torch.device("meta"):
+        peer = getattr(torchvision.models, f"resnet{made}")()
+    state = {name: torch.zeros(value.shape) for name, value in peer.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"(?s)backbone.*set model.backbone.depth"):
+        load(state, CLASSES, depth=built)
+
+
+def test_a_threshold_of_the_users_own_is_kept_to(load):
+    state = torchvision.models.resnet18().state_dict()
+    for name in list(state):
+        if name.startswith("layer4.1"):
+            del state[name]
+    with pytest.raises(CheckpointError, match=r"57\.\d % .*\(at least 90 %"):
+        load(state, CLASSES)
+    load(state, CLASSES, "model.weights_threshold=0.5")
+    with pytest.raises(ConfigError, match=r"weights_threshold.* <= 1"):
+        load(state, CLASSES, "model.weights_threshold=90")
+
+
+def test_fewer_stages_than_the_file_has_are_not_another_depth(load):
+    stages = ["model.backbone.out_features=[res3, res4]", "model.neck.extra_levels=null"]
+    load(torchvision.models.resnet18().state_dict(), CLASSES, *stages)
+
+
+def test_a_model_that_is_not_trained_needs_every_tensor(load):
+    state = torchvision.models.resnet18().state_dict()
+    with pytest.raises(CheckpointError, match=r"24 of the model's 124 tensors are not in .*neck\."):
+        load(state, CLASSES, complete=True)
+
+
+def test_nothing_changes_where_loading_fails(narrow_model):
+    model = narrow_model(CLASSES)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torchvision.models.resnet18().state_dict()
+    peer = recognize(state, "file")
+    with pytest.raises(CheckpointError):
+        load_pretrained(model, peer, CLASSES, options=LoadOptions(complete=True))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("anchors", ["[1.0]", "[0.5, 1.0, 2.0]"])
+def test_class_rows_are_kept_by_name(anchors, narrow_model, narrow_config, load, log):
+    ratios = f"model.anchor_generator.aspect_ratios={anchors}"
+    model = narrow_model(CLASSES, ratios)
+    content = detlite_content(model, narrow_config(ratios))
+    loaded = load(content, ["horse", "cow", "cat", "sheep"], ratios)
+    theirs = model.head.cls_score.weight.unflatten(0, (-1, 3))
+    ours = loaded.head.cls_score.weight.unflatten(0, (-1, 4))
+    assert torch.equal(ours[:, 1], theirs[:, 2])
+    assert torch.equal(ours[:, 2], theirs[:, 0])
+    biases = loaded.head.cls_score.bias.unflatten(0, (-1, 4))
+    assert torch.equal(biases[:, 1], model.head.cls_score.bias.unflatten(0, (-1, 3))[:, 2])
+    # New classes begin with the prior, log(0.01 / 0.99).
+    torch.testing.assert_close(biases[:, [0, 3]], torch.full_like(biases[:, [0, 3]], -4.59512))
+    assert ours[:, [0, 3]].abs().max() < 0.06
+    note = "2 kept (cow, cat), 2 new (horse, sheep), 1 of the file's 3 not used"
+    assert f"class rows by name: {note}" in log.text
+    head = next(line.split() for line in log.text.splitlines() if line.startswith("head"))
+    assert head == ["head", "6", "2", "0", "0", "0", "100.0", "%"]
+    assert torch.equal(loaded.head.box_pred.weight, model.head.box_pred.weight)
+
+
+def test_classes_in_another_order_are_put_in_order(narrow_model, narrow_config, load, log):
+    model = narrow_model(CLASSES)
+    loaded = load(detlite_content(model, narrow_config()), CLASSES[::-1], complete=True)
+    theirs = model.head.cls_score.weight.unflatten(0, (9, 3))
+    assert torch.equal(loaded.head.cls_score.weight, theirs.flip(1).flatten(0, 1))
+    assert "3 kept (cow, dog, cat), 0 new (none)" in log.text
+
+
+def test_a_class_without_a_row_is_an_error_for_a_model_that_is_not_trained(
+    narrow_model, narrow_config, load
+):
+    content = detlite_content(narrow_model(CLASSES), narrow_config())
+    with pytest.raises(CheckpointError, match="knows no horse: without training"):
+        load(content, [*CLASSES, "horse"], complete=True)
+
+
+def test_rows_without_names_are_taken_in_order_and_it_is_told(narrow_model, load, log):
+    model = narrow_model(CLASSES)
+    loaded = load(detectron2_state(model), ["x", "y", "z"], complete=True)
+    assert torch.equal(loaded.head.cls_score.weight, model.head.cls_score.weight)
+    assert "all 3 taken in order, since the file does not name its classes" in log.text
+
+
+def test_rows_without_names_of_another_number_are_made_new(narrow_model, load, log):
+    loaded = load(detectron2_state(narrow_model(CLASSES)), ["x", "y"])
+    torch.testing.assert_close(loaded.head.cls_score.bias, torch.full((18,), -4.59512))
+    assert "other shape: head.cls_score.weight, head.cls_score.bias" in log.text
+
+
+def test_the_config_can_name_the_rows(narrow_model, load):
+    model = narrow_model(CLASSES)
+    names = "model.weights_class_names=[x, y, z]"
+    loaded = load(detectron2_state(model), ["z", "x"], names, complete=True)
+    theirs = model.head.cls_score.bias.unflatten(0, (9, 3))
+    assert torch.equal(loaded.head.cls_score.bias.unflatten(0, (9, 2)), theirs[:, [2, 0]])
+    with pytest.raises(CheckpointError, match=r"has 2 names, and .* has rows for 3 classes"):
+        load(detectron2_state(model), ["z", "x"], "model.weights_class_names=[x, y]")
+
+
+COCO = torchvision.models.detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+
+
+@pytest.mark.parametrize("num_theirs", [80, 91])
+def test_80_or_91_rows_without_names_are_cocos(num_theirs, narrow_model, load, log):
+    slots = COCO if num_theirs == 91 else [n for n in COCO if n not in ("__background__", "N/A")]
+    model = narrow_model([f"slot {i}" for i in range(num_theirs)])
+    state = detectron2_state(model)
+    loaded = load(state, ["toothbrush", "person", "cone"])
+    theirs = model.head.cls_score.bias.unflatten(0, (9, num_theirs))
+    ours = loaded.head.cls_score.bias.unflatten(0, (9, 3))
+    assert torch.equal(ours[:, 0], theirs[:, slots.index("toothbrush")])
+    assert torch.equal(ours[:, 1], theirs[:, slots.index("person")])
+    assert f"2 kept (toothbrush, person), 1 new (cone), {num_theirs - 2} of the file's" in log.text
+    names = class_names_of(recognize(state, "file").weights, None)
+    assert len(names) == 80
+    assert (names[0], names[-1]) == ("person", "toothbrush")
+
+
+def test_other_anchors_or_levels_leave_the_last_layer_new(narrow_model, narrow_config, load, log):
+    model = narrow_model(CLASSES)
+    ratios = "model.anchor_generator.aspect_ratios=[1.0]"
+    loaded = load(detlite_content(model, narrow_config()), CLASSES, ratios)
+    assert torch.equal(loaded.neck.outputs["p3"].weight, model.neck.outputs["p3"].weight)
+    assert "other shape: head.cls_score.weight, head.cls_score.bias, head.box_pred" in log.text
+    assert "model.anchor_generator.aspect_ratios: [0.5, 1.0, 2.0] there, [1.0] here" in log.text
+
+
+@pytest.mark.parametrize("key", ["average", "plain"])
+def test_the_moving_average_is_what_is_loaded(key, narrow_model, narrow_config, load):
+    content = detlite_content(narrow_model(CLASSES), narrow_config())
+    averaged = {name: value + 1 for name, value in content["model"].items()}
+    if key == "average":
+        content["ema"] = averaged
+    loaded = load(content, CLASSES)
+    expected = (averaged if key == "average" else content["model"])["head.box_pred.bias"]
+    assert torch.equal(loaded.head.box_pred.bias, expected)
+
+
+def test_settings_that_change_the_function_are_warned_of(load, log):
+    state = torchvision.models.resnet50().state_dict()
+    load(state, CLASSES, depth=50)
+    warning = next(r.getMessage() for r in log.records if r.levelname == "WARNING")
+    assert "model.backbone.stride_in_1x1: False there, True here" in warning
+    assert "model.preprocessor.channel_order: RGB there, BGR here" in warning
+    assert len(warning.splitlines()) == 3
+
+
+def test_the_same_settings_are_not_warned_of(load, narrow_model, log):
+    state = detectron2_state(narrow_model(CLASSES))
+    means = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
+    load(state | {"pixel_mean": means, "pixel_std": torch.ones(3, 1, 1)}, CLASSES)
+    assert not [r for r in log.records if r.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "line"),
+    [
+        ([103.53, 116.28, 123.675], [57.375, 57.12, 58.395], "std: [58.395, 57.12, 57.375] there"),
+        ([90.0, 100.0, 110.0], [1.0, 1.0, 1.0], "mean: [110.0, 100.0, 90.0] there"),
+        ([123.675, 116.28, 103.53], [1.0, 1.0, 1.0], "channel_order: RGB there, BGR here"),
+    ],
+)
+def test_the_pixel_means_within_a_file_are_compared(mean, std, line, load, narrow_model, log):
+    state = detectron2_state(narrow_model(CLASSES))
+    state |= {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std)}
+    load(state, CLASSES)
+    assert f"model.preprocessor.{line}" in log.text
+
+
+@pytest.mark.parametrize("moved", [0.0, 1.0])
+def test_the_anchors_within_a_file_are_compared(moved, load, narrow_model, log):
+    model = narrow_model(CLASSES)
+    state = detectron2_state(model)
+    for i in range(5):
+        anchors = getattr(model.anchor_generator, f"cell_anchors_{i}")
+        state[f"anchor_generator.cell_anchors.{i}"] = anchors + (moved if i == 3 else 0)
+    load(state, CLASSES)
+    assert ("model.anchor_generator: other anchors" in log.text) == bool(moved)
+
+
+def test_torchvisions_first_published_retinanet_runs_with_eps_0():
+    with torch.device("meta"):
+        peer = torchvision.models.detection.retinanet_resnet50_fpn(
+            weights=None, weights_backbone=None
+        )
+    counted = peer.state_dict()
+    frozen = {n: v for n, v in counted.items() if "num_batches" not in n}
+    published = "torchvision://RetinaNet_ResNet50_FPN_Weights.COCO_V1"
+    assert recognize(frozen, published).settings["backbone.norm_eps"] == 0
+    assert "backbone.norm_eps" not in recognize(frozen, "my_own.pth").settings
+    assert "backbone.norm_eps" not in recognize(counted, published).settings
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda value: value.index_fill(0, torch.tensor(1), float("nan")), "NaN"),
+        (lambda value: value.to(torch.int32), "int32"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to_sparse(), "sparse"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(spoil, message, load):
+    state = torchvision.models.resnet18().state_dict()
+    state["layer2.0.conv1.weight"] = spoil(state["layer2.0.conv1.weight"])
+    with pytest.raises(CheckpointError, match=rf"weights\.pth.*{message}"):
+        load(state, CLASSES)
+
+
+def test_half_precision_becomes_float32(load):
+    state = torchvision.models.resnet18().half().state_dict()
+    model = load(state, CLASSES)
+    expected = state["layer4.1.conv2.weight"].float()
+    assert torch.equal(model.backbone.res5[1].conv2.weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "no checkpoint with weights that detlite knows .it holds nothing"),
+        ({"epoch": 3, "args": "..."}, "it holds epoch, args"),
+        ([torch.ones(1)], "no weights by name but a list"),
+        ({"encoder.weight": torch.ones(1)}, r"1 tensors of an unknown model \(encoder.weight"),
+        (
+            {"format": "detlite", "config": "seed: 0"},
+            "not hold what such a file does: KeyError: 'model'",
+        ),
+    ],
+)
+def test_files_without_known_weights_are_told_by_what_they_hold(content, message, load):
+    with pytest.raises(CheckpointError, match=message):
+        load(content, CLASSES)
+
+
+def test_a_model_is_read_as_its_own_checkpoint_would_be(narrow_model, narrow_config):
+    model = narrow_model(CLASSES)
+    own = own_weights(model, narrow_config().to_yaml(), "here")
+    assert own.class_names == tuple(CLASSES)
+    assert own.settings["anchor_generator.order"] == "size_major"
+    assert own.settings["backbone.depth"] == 18
+    assert not any(key.startswith(("data", "weights", "matcher")) for key in own.settings)
+
+
+def test_as_many_rows_of_other_anchors_and_classes_are_not_taken(
+    narrow_model, narrow_config, load, log
+):
+    # 9 anchors for 2 classes there, 6 for 3 here.
+    model = narrow_model(CLASSES[:2])
+    ratios = "model.anchor_generator.aspect_ratios=[0.5, 2.0]"
+    loaded = load(detlite_content(model, narrow_config()), CLASSES, ratios)
+    assert loaded.head.cls_score.weight.shape == model.head.cls_score.weight.shape
+    torch.testing.assert_close(loaded.head.cls_score.bias, torch.full((18,), -4.59512))
+    assert "other shape: head.cls_score.weight" in log.text
