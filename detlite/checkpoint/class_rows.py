@@ -1,13 +1,11 @@
 """Rows of a classifier's last layer, kept by class name when the classes change."""
 
-import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-logger = logging.getLogger(__name__)
 
 _MAX_TOLD = 12
 
@@ -106,7 +104,9 @@ def match_classes(
         in_order = tuple(range(num_theirs))
         return ClassMatch(names, in_order, None, num_theirs) if len(names) == num_theirs else None
     index = {name: i for i, name in enumerate(their_names) if name not in _NO_CLASS}
-    rows = tuple(index.get(name, -1) for name in names)
+    # An exact name first; frameworks write "traffic light" and "traffic_light".
+    loosely = {_loose(name): i for name, i in index.items()}
+    rows = tuple(index.get(name, loosely.get(_loose(name), -1)) for name in names)
     return ClassMatch(names, rows, tuple(their_names), num_theirs)
 
 
@@ -122,6 +122,10 @@ def _names_of_coco(num_theirs: int) -> list[str] | None:
 
     slots: list[str] = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     return slots if num_theirs == 91 else [name for name in slots if name not in _NO_CLASS]
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -144,14 +144,16 @@ def _class_matches(
         if tensor_name not in own or not _is_class_layer(model, tensor_name):
             continue
         ours = own[tensor_name]
-        anchors = ours.shape[0] // len(class_names)
-        if theirs.shape[1:] != ours.shape[1:] or theirs.shape[0] % anchors:
+        anchors = len(ours) // len(class_names)
+        if theirs.ndim != ours.ndim or theirs.shape[1:] != ours.shape[1:]:
             continue
-        num_theirs = theirs.shape[0] // anchors
+        if len(theirs) == 0 or len(theirs) % anchors:
+            continue
+        num_theirs = len(theirs) // anchors
         if options.class_names and len(options.class_names) != num_theirs:
             raise CheckpointError(
                 f"model.weights_class_names has {len(options.class_names)} names, and "
-                f"{peer.source} has rows for {num_theirs} classes ({theirs.shape[0]} of them, "
+                f"{peer.source} has rows for {num_theirs} classes ({len(theirs)} of them, "
                 f"{anchors} anchors each)"
             )
         if their_names and len(their_names) != num_theirs:
@@ -209,16 +211,15 @@ def _share_used(
 ) -> float:
     """Share of the file's backbone that was loaded, of the stages that the model has."""
     stages = {name.split(".")[1] for name in own if name.startswith("backbone.")}
-    sizes = sizes_of(
-        {
-            n: v
-            for n, v in weights.items()
-            if n.startswith("backbone.") and n.split(".")[1] in stages
-        }
-    )
-    loaded = {name for name in sizes if report.fates.get(name) in (MATCHED, RESHAPED)}
-    total = sum(size for name, size in sizes.items() if not name.endswith(_COUNTER))
-    return sum(sizes[name] for name in loaded) / total if total else 1.0
+    theirs = {
+        name: size
+        for name, size in sizes_of(weights).items()
+        if name.startswith("backbone.")
+        and name.split(".")[1] in stages
+        and not name.endswith(_COUNTER)
+    }
+    loaded = sum(size for name, size in theirs.items() if report.fates.get(name) == MATCHED)
+    return loaded / sum(theirs.values()) if theirs else 1.0
 
 
 def _difference(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

@@ -1,5 +1,6 @@
 """Small models, and files of weights for them."""
 
+import logging
 import pathlib
 
 import pytest
@@ -9,6 +10,14 @@ from detlite import build_model, load_config
 from detlite.modeling import build_meta_arch
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+DETECTRON2 = [
+    ("backbone.", "backbone.bottom_up."),
+    ("neck.laterals.p", "backbone.fpn_lateral"),
+    ("neck.outputs.p", "backbone.fpn_output"),
+    ("neck.extra_levels.", "backbone.top_block."),
+    ("head.box_subnet.", "head.bbox_subnet."),
+    ("head.box_pred.", "head.bbox_pred."),
+]
 NARROW = ["device=cpu", "model.neck.out_channels=8", "model.head.num_convs=1", "model.weights=''"]
 
 
@@ -53,3 +62,43 @@ def load(narrow_config, tmp_path):
         return build_model(config, class_names, complete=complete)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def detlite_content():
+    """What a checkpoint of a model holds."""
+
+    def make(model, config):
+        return {
+            "format": "detlite",
+            "model": model.state_dict(),
+            "config": config.to_yaml(),
+            "class_names": list(model.class_names),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def detectron2_state():
+    """A narrow model's tensors in detectron2's names."""
+
+    def make(model):
+        state = {}
+        for name, value in model.state_dict().items():
+            for ours, theirs in DETECTRON2:
+                if name.startswith(ours):
+                    name = name.replace(ours, theirs, 1)
+                    break
+            if not name.startswith("loss_normalizer."):
+                state[name] = value
+        return state
+
+    return make
+
+
+@pytest.fixture
+def log(caplog):
+    """What is logged, the tables of loading too."""
+    caplog.set_level(logging.INFO, logger="detlite")
+    return caplog

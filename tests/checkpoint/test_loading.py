@@ -1,54 +1,19 @@
 """Weights go where they belong, or it is told where they did not."""
 
-import logging
-
 import pytest
 import torch
 import torchvision
 
-from detlite.checkpoint import LoadOptions, class_names_of, load_pretrained, own_weights
+from detlite.checkpoint import LoadOptions, load_pretrained, own_weights
 from detlite.checkpoint.interop import recognize
 from detlite.errors import CheckpointError, ConfigError
 
 CLASSES = ["cat", "dog", "cow"]
 
 
-def detlite_content(model, config):
-    return {
-        "format": "detlite",
-        "model": model.state_dict(),
-        "config": config.to_yaml(),
-        "class_names": list(model.class_names),
-    }
-
-
-def detectron2_state(model):
-    """A narrow model's tensors in detectron2's names."""
-    state = {}
-    for name, value in model.state_dict().items():
-        for ours, theirs in (
-            ("backbone.", "backbone.bottom_up."),
-            ("neck.laterals.p", "backbone.fpn_lateral"),
-            ("neck.outputs.p", "backbone.fpn_output"),
-            ("neck.extra_levels.", "backbone.top_block."),
-            ("head.box_subnet.", "head.bbox_subnet."),
-            ("head.box_pred.", "head.bbox_pred."),
-        ):
-            if name.startswith(ours):
-                name = name.replace(ours, theirs, 1)
-                break
-        if not name.startswith("loss_normalizer."):
-            state[name] = value
-    return state
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="detlite")
-    return caplog
-
-
-def test_a_checkpoint_of_ours_goes_in_whole(narrow_model, narrow_config, load, log):
+def test_a_checkpoint_of_ours_goes_in_whole(
+    detlite_content, narrow_model, narrow_config, load, log
+):
     model = narrow_model(CLASSES)
     loaded = load(detlite_content(model, narrow_config()), CLASSES, complete=True)
     for name, value in model.state_dict().items():
@@ -118,87 +83,9 @@ def test_nothing_changes_where_loading_fails(narrow_model):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("anchors", ["[1.0]", "[0.5, 1.0, 2.0]"])
-def test_class_rows_are_kept_by_name(anchors, narrow_model, narrow_config, load, log):
-    ratios = f"model.anchor_generator.aspect_ratios={anchors}"
-    model = narrow_model(CLASSES, ratios)
-    content = detlite_content(model, narrow_config(ratios))
-    loaded = load(content, ["horse", "cow", "cat", "sheep"], ratios)
-    theirs = model.head.cls_score.weight.unflatten(0, (-1, 3))
-    ours = loaded.head.cls_score.weight.unflatten(0, (-1, 4))
-    assert torch.equal(ours[:, 1], theirs[:, 2])
-    assert torch.equal(ours[:, 2], theirs[:, 0])
-    biases = loaded.head.cls_score.bias.unflatten(0, (-1, 4))
-    assert torch.equal(biases[:, 1], model.head.cls_score.bias.unflatten(0, (-1, 3))[:, 2])
-    # New classes begin with the prior, log(0.01 / 0.99).
-    torch.testing.assert_close(biases[:, [0, 3]], torch.full_like(biases[:, [0, 3]], -4.59512))
-    assert ours[:, [0, 3]].abs().max() < 0.06
-    note = "2 kept (cow, cat), 2 new (horse, sheep), 1 of the file's 3 not used"
-    assert f"class rows by name: {note}" in log.text
-    head = next(line.split() for line in log.text.splitlines() if line.startswith("head"))
-    assert head == ["head", "6", "2", "0", "0", "0", "100.0", "%"]
-    assert torch.equal(loaded.head.box_pred.weight, model.head.box_pred.weight)
-
-
-def test_classes_in_another_order_are_put_in_order(narrow_model, narrow_config, load, log):
-    model = narrow_model(CLASSES)
-    loaded = load(detlite_content(model, narrow_config()), CLASSES[::-1], complete=True)
-    theirs = model.head.cls_score.weight.unflatten(0, (9, 3))
-    assert torch.equal(loaded.head.cls_score.weight, theirs.flip(1).flatten(0, 1))
-    assert "3 kept (cow, dog, cat), 0 new (none)" in log.text
-
-
-def test_a_class_without_a_row_is_an_error_for_a_model_that_is_not_trained(
-    narrow_model, narrow_config, load
+def test_other_anchors_or_levels_leave_the_last_layer_new(
+    detlite_content, narrow_model, narrow_config, load, log
 ):
-    content = detlite_content(narrow_model(CLASSES), narrow_config())
-    with pytest.raises(CheckpointError, match="knows no horse: without training"):
-        load(content, [*CLASSES, "horse"], complete=True)
-
-
-def test_rows_without_names_are_taken_in_order_and_it_is_told(narrow_model, load, log):
-    model = narrow_model(CLASSES)
-    loaded = load(detectron2_state(model), ["x", "y", "z"], complete=True)
-    assert torch.equal(loaded.head.cls_score.weight, model.head.cls_score.weight)
-    assert "all 3 taken in order, since the file does not name its classes" in log.text
-
-
-def test_rows_without_names_of_another_number_are_made_new(narrow_model, load, log):
-    loaded = load(detectron2_state(narrow_model(CLASSES)), ["x", "y"])
-    torch.testing.assert_close(loaded.head.cls_score.bias, torch.full((18,), -4.59512))
-    assert "other shape: head.cls_score.weight, head.cls_score.bias" in log.text
-
-
-def test_the_config_can_name_the_rows(narrow_model, load):
-    model = narrow_model(CLASSES)
-    names = "model.weights_class_names=[x, y, z]"
-    loaded = load(detectron2_state(model), ["z", "x"], names, complete=True)
-    theirs = model.head.cls_score.bias.unflatten(0, (9, 3))
-    assert torch.equal(loaded.head.cls_score.bias.unflatten(0, (9, 2)), theirs[:, [2, 0]])
-    with pytest.raises(CheckpointError, match=r"has 2 names, and .* has rows for 3 classes"):
-        load(detectron2_state(model), ["z", "x"], "model.weights_class_names=[x, y]")
-
-
-COCO = torchvision.models.detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-
-
-@pytest.mark.parametrize("num_theirs", [80, 91])
-def test_80_or_91_rows_without_names_are_cocos(num_theirs, narrow_model, load, log):
-    slots = COCO if num_theirs == 91 else [n for n in COCO if n not in ("__background__", "N/A")]
-    model = narrow_model([f"slot {i}" for i in range(num_theirs)])
-    state = detectron2_state(model)
-    loaded = load(state, ["toothbrush", "person", "cone"])
-    theirs = model.head.cls_score.bias.unflatten(0, (9, num_theirs))
-    ours = loaded.head.cls_score.bias.unflatten(0, (9, 3))
-    assert torch.equal(ours[:, 0], theirs[:, slots.index("toothbrush")])
-    assert torch.equal(ours[:, 1], theirs[:, slots.index("person")])
-    assert f"2 kept (toothbrush, person), 1 new (cone), {num_theirs - 2} of the file's" in log.text
-    names = class_names_of(recognize(state, "file").weights, None)
-    assert len(names) == 80
-    assert (names[0], names[-1]) == ("person", "toothbrush")
-
-
-def test_other_anchors_or_levels_leave_the_last_layer_new(narrow_model, narrow_config, load, log):
     model = narrow_model(CLASSES)
     ratios = "model.anchor_generator.aspect_ratios=[1.0]"
     loaded = load(detlite_content(model, narrow_config()), CLASSES, ratios)
@@ -208,7 +95,9 @@ def test_other_anchors_or_levels_leave_the_last_layer_new(narrow_model, narrow_c
 
 
 @pytest.mark.parametrize("key", ["average", "plain"])
-def test_the_moving_average_is_what_is_loaded(key, narrow_model, narrow_config, load):
+def test_the_moving_average_is_what_is_loaded(
+    detlite_content, key, narrow_model, narrow_config, load
+):
     content = detlite_content(narrow_model(CLASSES), narrow_config())
     averaged = {name: value + 1 for name, value in content["model"].items()}
     if key == "average":
@@ -227,7 +116,7 @@ def test_settings_that_change_the_function_are_warned_of(load, log):
     assert len(warning.splitlines()) == 3
 
 
-def test_the_same_settings_are_not_warned_of(load, narrow_model, log):
+def test_the_same_settings_are_not_warned_of(detectron2_state, load, narrow_model, log):
     state = detectron2_state(narrow_model(CLASSES))
     means = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
     load(state | {"pixel_mean": means, "pixel_std": torch.ones(3, 1, 1)}, CLASSES)
@@ -242,7 +131,9 @@ def test_the_same_settings_are_not_warned_of(load, narrow_model, log):
         ([123.675, 116.28, 103.53], [1.0, 1.0, 1.0], "channel_order: RGB there, BGR here"),
     ],
 )
-def test_the_pixel_means_within_a_file_are_compared(mean, std, line, load, narrow_model, log):
+def test_the_pixel_means_within_a_file_are_compared(
+    detectron2_state, mean, std, line, load, narrow_model, log
+):
     state = detectron2_state(narrow_model(CLASSES))
     state |= {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std)}
     load(state, CLASSES)
@@ -250,7 +141,7 @@ def test_the_pixel_means_within_a_file_are_compared(mean, std, line, load, narro
 
 
 @pytest.mark.parametrize("moved", [0.0, 1.0])
-def test_the_anchors_within_a_file_are_compared(moved, load, narrow_model, log):
+def test_the_anchors_within_a_file_are_compared(detectron2_state, moved, load, narrow_model, log):
     model = narrow_model(CLASSES)
     state = detectron2_state(model)
     for i in range(5):
@@ -321,15 +212,3 @@ def test_a_model_is_read_as_its_own_checkpoint_would_be(narrow_model, narrow_con
     assert own.settings["anchor_generator.order"] == "size_major"
     assert own.settings["backbone.depth"] == 18
     assert not any(key.startswith(("data", "weights", "matcher")) for key in own.settings)
-
-
-def test_as_many_rows_of_other_anchors_and_classes_are_not_taken(
-    narrow_model, narrow_config, load, log
-):
-    # 9 anchors for 2 classes there, 6 for 3 here.
-    model = narrow_model(CLASSES[:2])
-    ratios = "model.anchor_generator.aspect_ratios=[0.5, 2.0]"
-    loaded = load(detlite_content(model, narrow_config()), CLASSES, ratios)
-    assert loaded.head.cls_score.weight.shape == model.head.cls_score.weight.shape
-    torch.testing.assert_close(loaded.head.cls_score.bias, torch.full((18,), -4.59512))
-    assert "other shape: head.cls_score.weight" in log.text

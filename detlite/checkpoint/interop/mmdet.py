@@ -14,7 +14,7 @@ from .peer_weights import (
     starts_with,
     translate,
 )
-from .resnet import rename_torchvision, to_torchvision_name
+from .resnet import rename_body, to_torchvision_name
 
 _LAST = {"retina_cls": "cls_score", "retina_reg": "box_pred"}
 _SUBNETS = {"cls_convs": "cls_subnet", "reg_convs": "box_subnet"}
@@ -24,23 +24,11 @@ def read_mmdet(state: Mapping[str, Tensor]) -> PeerWeights | None:
     """The weights of a RetinaNet of mmdetection; None if it is none."""
     if "bbox_head.retina_cls.weight" not in state:
         return None
-    body = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
-    backbone = {
-        f"backbone.{name}": ours and f"backbone.{ours}"
-        for name, ours in rename_torchvision(body).items()
-    }
-    lateral = re.compile(r"neck\.lateral_convs\.(\d+)\.conv\.weight")
-    laterals = {int(m[1]): v for name, v in state.items() if (m := lateral.fullmatch(name))}
-    levels = levels_of(laterals, {ours: state[n] for n, ours in backbone.items() if ours})
-
-    def rename(name: str) -> str | None:
-        if name in backbone:
-            return backbone[name]
-        return _ours(name, levels)
-
+    backbone = rename_body(state, "backbone.")
+    levels = levels_of(state, r"neck\.lateral_convs\.(\d+)\.conv\.weight", backbone)
     return translate(
         state,
-        rename,
+        lambda name: backbone[name] if name in backbone else _ours(name, levels),
         kind="RetinaNet of mmdetection",
         not_needed={
             "moving averages": starts_with("ema_"),

@@ -79,16 +79,22 @@ def starts_with(*beginnings: str) -> Callable[[str], bool]:
     return lambda name: name.startswith(beginnings)
 
 
-def levels_of(laterals: Mapping[int, Tensor], backbone: Mapping[str, Tensor]) -> dict[int, str]:
+def levels_of(
+    state: Mapping[str, Tensor], lateral: str, names: Mapping[str, str | None]
+) -> dict[int, str]:
     """The pyramid levels of numbered laterals: that of res3 is p3.
 
     Args:
-        laterals: The weights (C, C', 1, 1) of the pyramid's 1x1 convolutions by their numbers.
-        backbone: Of the same file, by our names; a lateral belongs to the stage of C' channels.
+        state: By the file's names.
+        lateral: A pattern of the names of the pyramid's 1x1 convolutions, with a group for the
+            number; a lateral belongs to the stage that has as many channels as it takes.
+        names: Our name of each tensor of the backbone.
     """
-    channels = {}
-    for name in sorted(backbone):  # the last convolution of a block comes last
-        if match := re.fullmatch(r"backbone\.res(\d)\.0\.conv\d\.weight", name):
-            channels[match[1]] = len(backbone[name])
-    stages = {width: stage for stage, width in channels.items()}
-    return {i: f"p{stages.get(weight.shape[1], '?')}" for i, weight in laterals.items()}
+    stages = {}
+    for theirs, ours in sorted(names.items(), key=lambda pair: pair[1] or ""):
+        # The last convolution of a block comes last.
+        if ours and (match := re.fullmatch(r"backbone\.res(\d)\.0\.conv\d\.weight", ours)):
+            stages[match[1]] = len(state[theirs])
+    widths = {channels: f"p{stage}" for stage, channels in stages.items()}
+    laterals = {int(m[1]): v for name, v in state.items() if (m := re.fullmatch(lateral, name))}
+    return {number: widths.get(weight.shape[1], "p?") for number, weight in laterals.items()}

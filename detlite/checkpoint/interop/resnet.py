@@ -64,6 +64,14 @@ def rename_torchvision(state: Mapping[str, Tensor]) -> dict[str, str | None]:
     return renamed
 
 
+def rename_body(state: Mapping[str, Tensor], prefix: str) -> dict[str, str | None]:
+    """Our name of each tensor of the ResNet within a detector, by the detector's names."""
+    body = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    return {
+        f"{prefix}{n}": ours and f"backbone.{ours}" for n, ours in rename_torchvision(body).items()
+    }
+
+
 def to_torchvision_name(name: str, *, deep_stem: bool, pooled: bool) -> str:
     """The inverse: our name, without ``backbone.``, to torchvision's or timm's.
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .peer_weights import RGB_MEAN, RGB_STD, PeerWeights, levels_of, translate
-from .resnet import rename_torchvision, to_torchvision_name
+from .resnet import rename_body, to_torchvision_name
 
 KIND = "RetinaNet of torchvision"
 _BODY = "backbone.body."
@@ -21,20 +21,9 @@ def read_torchvision(state: Mapping[str, Tensor]) -> PeerWeights | None:
     """The weights of a RetinaNet of torchvision; None if it is none."""
     if "head.classification_head.cls_logits.weight" not in state:
         return None
-    body = {n.removeprefix(_BODY): v for n, v in state.items() if n.startswith(_BODY)}
-    backbone = {
-        f"{_BODY}{name}": ours and f"backbone.{ours}"
-        for name, ours in rename_torchvision(body).items()
-    }
-    blocks = re.compile(r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?weight")
-    laterals = {int(m[1]): v for name, v in state.items() if (m := blocks.fullmatch(name))}
-    levels = levels_of(laterals, {ours: state[n] for n, ours in backbone.items() if ours})
+    backbone = rename_body(state, _BODY)
+    levels = levels_of(state, r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?weight", backbone)
     step = _subnet_step(state)
-
-    def rename(name: str) -> str | None:
-        if name in backbone:
-            return backbone[name]
-        return _ours(name, levels, step)
 
     p6 = state.get("backbone.fpn.extra_blocks.p6.weight")
     p7 = state.get("backbone.fpn.extra_blocks.p7.weight")
@@ -42,7 +31,7 @@ def read_torchvision(state: Mapping[str, Tensor]) -> PeerWeights | None:
     from_p5 = p6 is not None and p7 is not None and p6.shape == p7.shape
     return translate(
         state,
-        rename,
+        lambda name: backbone[name] if name in backbone else _ours(name, levels, step),
         kind=KIND,
         not_needed={},
         settings={
