@@ -189,6 +189,14 @@ def _check(
             f"{problem} (at least {100 * options.threshold:g} % are needed, see "
             f"model.weights_threshold).{_difference(own, weights)}\n{report}"
         )
+    misshapen = [name for name in report.named(OTHER_SHAPE) if name.startswith("backbone.")]
+    if misshapen and options.threshold:
+        raise CheckpointError(
+            f"{len(misshapen)} of the model's backbone tensors have another shape in "
+            f"{report.source} ({listed(misshapen)}): it is a backbone of another kind. Set "
+            "model.backbone to that of the file, or model.weights_threshold to 0 to load what "
+            f"fits.\n{report}"
+        )
     if options.complete and report.new_classes:
         raise CheckpointError(
             f"{report.source} knows no {listed(report.new_classes)}: without training the model "

@@ -71,6 +71,11 @@ class Predictor:
         names = class_names or class_names_of(
             peer.weights, block.weights_class_names or peer.class_names
         )
+        if not any(name.startswith("head.") for name in peer.weights):
+            raise CheckpointError(
+                f"{weights} holds a {peer.kind} and no head, so it detects nothing before it is "
+                "trained; name it in model.weights of a config and train that"
+            )
         if names is None:
             raise CheckpointError(
                 f"{weights} does not name its classes; list them in order in "

@@ -1,12 +1,20 @@
 """Weights go where they belong, or it is told where they did not."""
 
+import functools
+import hashlib
+import http.server
+import threading
+
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torchvision
 
 from detlite.checkpoint import LoadOptions, load_pretrained, own_weights
 from detlite.checkpoint.interop import recognize
 from detlite.errors import CheckpointError, ConfigError
+from detlite.utils.download import DownloadError
 
 CLASSES = ["cat", "dog", "cow"]
 
@@ -212,3 +220,66 @@ def test_a_model_is_read_as_its_own_checkpoint_would_be(narrow_model, narrow_con
     assert own.settings["anchor_generator.order"] == "size_major"
     assert own.settings["backbone.depth"] == 18
     assert not any(key.startswith(("data", "weights", "matcher")) for key in own.settings)
+
+
+def test_a_url_is_downloaded_once_and_loaded(
+    detlite_content, narrow_model, narrow_config, load, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    model = narrow_model(CLASSES)
+    torch.save(detlite_content(model, narrow_config()), tmp_path / "model.pth")
+    digest = hashlib.sha256((tmp_path / "model.pth").read_bytes()).hexdigest()
+    (tmp_path / "model.pth").rename(tmp_path / f"model-{digest[:8]}.pth")
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/model-{digest[:8]}.pth"
+        loaded = load(url, CLASSES, complete=True)
+        with pytest.raises(DownloadError, match=r"nowhere\.pth: .*404"):
+            load(f"{url.rpartition('/')[0]}/nowhere.pth", CLASSES)
+        server.shutdown()
+    # The server is gone; the file is here.
+    again = load(url, CLASSES, complete=True)
+    for other in (loaded, again):
+        assert torch.equal(other.head.cls_score.weight, model.head.cls_score.weight)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18d"])
+def test_a_safetensors_file_of_timm_is_loaded_from_its_content(name, load, tmp_path, log):
+    peer = timm.create_model(name)
+    # The name says nothing, the content all.
+    safetensors.torch.save_file(peer.state_dict(), tmp_path / "weights.bin", {"format": "pt"})
+    variant = (
+        ["model.backbone.stem=deep", "model.backbone.avg_down=true"] if "d" in name[6:] else []
+    )
+    model = load(tmp_path / "weights.bin", CLASSES, *variant).backbone
+    assert torch.equal(model.res5[1].conv2.weight, peer.layer4[1].conv2.weight)
+    if variant:
+        assert torch.equal(model.stem.conv3.weight, peer.conv1[6].weight)
+        assert torch.equal(model.stem.conv3.norm.weight, peer.bn1.weight)
+        assert torch.equal(model.res4[0].shortcut.weight, peer.layer3[0].downsample[1].weight)
+    # BGR is the recipe's; what the file says of its own structure is as it should be.
+    assert "model.backbone.stem" not in log.text
+    assert "model.backbone.avg_down" not in log.text
+
+
+@pytest.mark.parametrize(("variant", "line"), [
+    (["model.backbone.stem=deep"], "model.backbone.avg_down: True there, False here"),
+    (["model.weights_threshold=0"], "model.backbone.stem: deep there, 7x7 here"),
+])  # fmt: skip
+def test_a_variant_whose_shapes_are_the_same_is_warned_of(variant, line, load, log):
+    load(timm.create_model("resnet18d").state_dict(), CLASSES, *variant)
+    assert line in log.text
+
+
+def test_a_backbone_of_other_shapes_is_an_error_however_small_the_share(load):
+    # Of a "d" variant only the stem differs, a thousandth of the weights.
+    with pytest.raises(
+        CheckpointError, match=r"5 of the model's backbone tensors .* another shape"
+    ):
+        load(timm.create_model("resnet18d").state_dict(), CLASSES)

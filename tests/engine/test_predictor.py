@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from detlite import Predictor
 from detlite.errors import CheckpointError, ConfigError
@@ -80,3 +81,42 @@ def test_a_text_file_is_no_checkpoint(tmp_path):
     (tmp_path / "a.pth").write_text("hello")
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         Predictor(tmp_path / "a.pth")
+
+
+NAMES = ["circle", "triangle", "cross"]
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_another_frameworks_file_needs_the_config_of_its_model(as_path, weights, tmp_path):
+    predictor = Predictor(weights)
+    predictor.export("detectron2", tmp_path / "model.pkl")
+    config = predictor.config
+    if as_path:
+        config = tmp_path / "config.yaml"
+        config.write_text(predictor.config.to_yaml())
+    other = Predictor(tmp_path / "model.pkl", config=config)
+    assert other.class_names == tuple(NAMES)
+    expected, found = predictor(picture()), other(picture())
+    assert torch.equal(found.pred_boxes, expected.pred_boxes)
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+    with pytest.raises(CheckpointError, match=r"RetinaNet of detectron2, which does not say"):
+        Predictor(tmp_path / "model.pkl")
+
+
+def test_a_file_without_class_names_is_given_them(weights, tmp_path):
+    predictor = Predictor(weights)
+    predictor.export("torchvision", tmp_path / "model.pth")
+    config = predictor.config
+    with pytest.raises(CheckpointError, match=r"does not name its classes; list them"):
+        Predictor(tmp_path / "model.pth", config=config)
+    other = Predictor(tmp_path / "model.pth", config=config, class_names=["a", "b", "c"])
+    assert other.class_names == ("a", "b", "c")
+    config.model["weights_class_names"] = NAMES
+    assert Predictor(tmp_path / "model.pth", config=config).class_names == tuple(NAMES)
+    assert torch.equal(other(picture()).scores, predictor(picture()).scores)
+
+
+def test_a_backbone_alone_detects_nothing(weights, tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(CheckpointError, match=r"ResNet in torchvision's names and no head"):
+        Predictor(tmp_path / "resnet18.pth", config=Predictor(weights).config)

@@ -156,7 +156,13 @@ def read_resnet(state: Mapping[str, Tensor]) -> PeerWeights | None:
     elif "layer1.0.conv1.weight" in state:
         names = rename_torchvision(state)
         result = _backbone(state, names.get, "ResNet in torchvision's names")
-        result.settings = {"backbone.stride_in_1x1": False, "preprocessor.channel_order": "RGB"}
+        result.settings = {
+            "backbone.stride_in_1x1": False,
+            "backbone.stem": "deep" if "conv1.0.weight" in state else "7x7",
+            # The pooling has no weights; it shows by the number of the convolution behind it.
+            "backbone.avg_down": "layer2.0.downsample.2.weight" in state,
+            "preprocessor.channel_order": "RGB",
+        }
     else:
         return None
     return result
