@@ -76,8 +76,9 @@ def class_names_of(
         their_names: What the file says.
     """
     if their_names is None and {"head.cls_score.weight", "head.box_pred.weight"} <= set(weights):
-        anchors = len(weights["head.box_pred.weight"]) // 4
-        their_names = _names_of_coco(len(weights["head.cls_score.weight"]) // anchors)
+        rows, deltas = weights["head.cls_score.weight"], weights["head.box_pred.weight"]
+        # As many anchors as the boxes have rows for four deltas each.
+        their_names = _names_of_coco(rows.shape[:1].numel() * 4 // max(deltas.shape[:1].numel(), 1))
     if their_names is None:
         return None
     return tuple(name for name in their_names if name not in _NO_CLASS)

@@ -46,17 +46,17 @@ def _mapping(
     for key, value in values.items():
         here = (*path, key)
         if _is_mapping(value):
-            lines.append((f"{indent}{_scalar(key)}:", ""))
+            lines.append((f"{indent}{format_value(key)}:", ""))
             _mapping(value, here, indent + "  ", lines, comment)
         elif isinstance(value, list) and value and all(_is_mapping(entry) for entry in value):
-            lines.append((f"{indent}{_scalar(key)}:", ""))
+            lines.append((f"{indent}{format_value(key)}:", ""))
             for i, entry in enumerate(value):
                 first = len(lines)
                 _mapping(entry, (*here, str(i)), indent + "    ", lines, comment)
                 text, note = lines[first]
                 lines[first] = (f"{indent}  - {text.lstrip()}", note)
         else:
-            text = f"{indent}{_scalar(key)}: {_scalar(value)}"
+            text = f"{indent}{format_value(key)}: {format_value(value)}"
             lines.append((text, comment(here) if comment else ""))
 
 
@@ -64,7 +64,8 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
 
 
-def _scalar(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A value as YAML in one line."""
     text: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, width=10**6, allow_unicode=True
     )

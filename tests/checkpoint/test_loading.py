@@ -204,7 +204,7 @@ def test_half_precision_becomes_float32(load):
         ({"encoder.weight": torch.ones(1)}, r"1 tensors of an unknown model \(encoder.weight"),
         (
             {"format": "detlite", "config": "seed: 0"},
-            "not hold what such a file does: KeyError: 'model'",
+            "not hold behind them what such a file does: KeyError: 'model'",
         ),
     ],
 )
@@ -283,3 +283,22 @@ def test_a_backbone_of_other_shapes_is_an_error_however_small_the_share(load):
         CheckpointError, match=r"5 of the model's backbone tensors .* another shape"
     ):
         load(timm.create_model("resnet18d").state_dict(), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"format": "safetensors"}, "KeyError: 'metadata'"),
+        ({"format": "detlite", "model": 3}, "TypeError|AttributeError"),
+        ({"format": "detlite", "model": {}, "config": "["}, "ParserError"),
+        ({"backbone.bottom_up.x": torch.ones(1), "pixel_mean": torch.ones(0),
+          "pixel_std": torch.ones(0)}, "IndexError"),
+        ({"bbox_head.retina_cls.weight": torch.ones(1),
+          "neck.lateral_convs.0.conv.weight": torch.tensor(1.0)}, "IndexError"),
+        ({"bbox_head.retina_cls.weight": torch.ones(1),
+          "backbone.layer2.0.conv1.weight": torch.tensor(1.0)}, "TypeError"),
+    ],
+)  # fmt: skip
+def test_known_names_with_something_else_behind_them_are_an_error(state, message, load):
+    with pytest.raises(CheckpointError, match=rf"behind them what such a file does: {message}"):
+        load(state, CLASSES)

@@ -39,6 +39,19 @@ def recognize(content: Any, name: str) -> PeerWeights:
     Raises:
         CheckpointError: It holds no weights, or those of something unknown.
     """
+    try:
+        return _recognize(content, name)
+    except CheckpointError:
+        raise
+    # A file whose names are right may hold anything behind them: a number for a convolution.
+    except (LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"{name} has the names of known weights, and does not hold behind them what such a "
+            f"file does: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _recognize(content: Any, name: str) -> PeerWeights:
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{name} holds no weights by name but a {type(content).__name__}; save the model's "
@@ -80,20 +93,14 @@ def inference_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _own(content: Mapping[str, Any], name: str) -> PeerWeights:
     config = content.get("config")
-    try:
-        return PeerWeights(
-            kind="checkpoint of detlite",
-            weights=inference_weights(content),
-            class_names=class_names_in(content),
-            settings=_settings_of(yaml.safe_load(config)["model"]) if config else {},
-            source=name,
-            config=config,
-        )
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise CheckpointError(
-            f"{name} says that it is a checkpoint of detlite, and does not hold what such a file "
-            f"does: {type(error).__name__}: {error}"
-        ) from error
+    return PeerWeights(
+        kind="checkpoint of detlite",
+        weights=dict(inference_weights(content)),
+        class_names=class_names_in(content),
+        settings=_settings_of(yaml.safe_load(config)["model"]) if config else {},
+        source=name,
+        config=config,
+    )
 
 
 def _add_frozen_eps(result: PeerWeights, state: Mapping[str, Tensor]) -> None:

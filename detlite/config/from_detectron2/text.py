@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..dump import _scalar
+from ..dump import format_value
 from .data import FILL_IN
 from .settings import Remark
 
@@ -61,12 +61,12 @@ def flow(value: Any) -> str:
     # Python's literals in a remark, such as a set, may be beyond YAML.
     plain = value if isinstance(value, str | int | float | list | dict | None) else repr(value)
     # Within a list, where more has to be quoted than on a line of its own.
-    return _scalar([plain])[1:-1]
+    return format_value([plain])[1:-1]
 
 
 def _entry(head: str, value: Any, indent: str, *, split: bool = False) -> list[str]:
     """A key or a dash with its value: in one line, or where that is too long or ``split``, more."""
-    line = f"{indent}{head}{flow(value) if isinstance(value, dict | list) else _scalar(value)}"
+    line = f"{indent}{head}{flow(value) if isinstance(value, dict | list) else format_value(value)}"
     blocks = isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
     if blocks and len(line) > SHORT:
         return [
