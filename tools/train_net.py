@@ -14,7 +14,6 @@ from pathlib import Path
 
 from detlite import Config, ConfigError, build_model, build_trainer, evaluate_model
 from detlite.config import check_tree, read_tree
-from detlite.data import build_datasets
 from detlite.engine import build_test_loaders
 from detlite.utils.cli import run_cli
 from detlite.utils.env import environment
@@ -86,8 +85,8 @@ def evaluate(config: Config, config_file: str) -> None:
         config.model["weights"] = str(final)
     if not config.data.test:
         raise ConfigError(f"--eval-only needs a data set under data.test in {config_file}")
-    class_names = build_datasets(config.data.test, "data.test")[0].class_names
-    loaders = build_test_loaders(config, class_names)
+    loaders = build_test_loaders(config)
+    class_names = loaders[0].dataset.class_names
     evaluate_model(config, build_model(config, class_names, complete=True), loaders)
 
 

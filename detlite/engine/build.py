@@ -189,14 +189,19 @@ def build_hooks(config: Config, **computed: Any) -> list[HookBase]:
     return [HOOK_REGISTRY.build(b, **computed) for b in blocks if b.get("enabled", True)]
 
 
-def build_test_loaders(config: Config, class_names: Sequence[str]) -> list[Loader]:
-    """Build a loader for each test data set; their classes must be those of the model."""
+def build_test_loaders(config: Config, class_names: Sequence[str] | None = None) -> list[Loader]:
+    """Build a loader for each test data set.
+
+    Args:
+        config: The whole config.
+        class_names: The model's, which those of the data must be; None: the first data set's.
+    """
     if not config.data.test:
         return []
     datasets = build_datasets(config.data.test, "data.test")
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:
-        check_test_classes(dataset, class_names)
+        check_test_classes(dataset, class_names or datasets[0].class_names)
         if names.count(dataset.name) > 1:
             raise ConfigError(
                 f"data.test: {names.count(dataset.name)} data sets are called '{dataset.name}', "

@@ -50,56 +50,6 @@ def build(*blocks):
     return build_transforms(checked)
 
 
-def detectron2_size(height, width, min_size, max_size):
-    """detectron2/data/transforms/augmentation_impl.py, ResizeShortestEdge.get_output_shape."""
-    scale = min_size * 1.0 / min(height, width)
-    if height < width:
-        new_height, new_width = min_size, scale * width
-    else:
-        new_height, new_width = scale * height, min_size
-    if max(new_height, new_width) > max_size:
-        scale = max_size * 1.0 / max(new_height, new_width)
-        new_height, new_width = new_height * scale, new_width * scale
-    return int(new_height + 0.5), int(new_width + 0.5)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((480, 640), (800, 1067)),
-        ((640, 480), (1067, 800)),
-        ((427, 640), (800, 1199)),
-        ((500, 500), (800, 800)),
-        ((240, 640), (500, 1333)),
-        ((640, 100), (1333, 208)),
-        ((1, 3000), (1, 1333)),
-    ],
-)
-def test_the_shorter_side_gets_its_size_as_in_detectron2(size, expected):
-    transform = ResizeShortestEdge(min_size=800, max_size=1333)
-    params = transform.make_params([tv_tensors.Image(torch.zeros(3, *size, dtype=torch.uint8))])
-    assert tuple(params["size"]) == expected
-    if min(size) > 1:
-        assert detectron2_size(*size, 800, 1333) == expected
-
-
-def test_sizes_agree_with_detectron2_everywhere():
-    for min_size in (640, 672, 800):
-        transform = ResizeShortestEdge(min_size=min_size, max_size=1333)
-        for height in range(100, 1000, 37):
-            for width in range(100, 1000, 41):
-                image = tv_tensors.Image(torch.empty(1, height, width))
-                found = transform.make_params([image])["size"]
-                assert tuple(found) == detectron2_size(height, width, min_size, 1333)
-
-
-@pytest.mark.parametrize("size", [(946, 121), (121, 946)])
-def test_sizes_agree_with_detectron2_where_rounding_is_close(size):
-    transform = ResizeShortestEdge(min_size=800, max_size=1333)
-    found = transform.make_params([tv_tensors.Image(torch.empty(1, *size))])["size"]
-    assert tuple(found) == detectron2_size(*size, 800, 1333)
-
-
 def test_a_size_is_drawn_for_each_image():
     transform = ResizeShortestEdge(min_size=[8, 12, 16], max_size=100)
     torch.manual_seed(0)
