@@ -1,11 +1,30 @@
-"""Numbers with a range, for the annotations of components; the config check enforces them."""
+"""Numbers with a range or a unit, for the annotations of components.
 
-from typing import Annotated
+The config check enforces ranges. Units say what scales with the batch size, see
+``solver/batch_scaling.py``; an annotation may have both.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from msgspec import Meta
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the number of an annotation counts or measures."""
+
+    of: Literal["iterations", "learning rate", "other"]
+
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+Iterations = Annotated[int, Meta(ge=0), Unit("iterations")]
+PositiveIterations = Annotated[int, Meta(ge=1), Unit("iterations")]
+LearningRate = Annotated[float, Meta(ge=0), Unit("learning rate")]
+# An integer of a schedule that is no number of iterations, such as a number of cycles.
+Count = Annotated[int, Meta(ge=0), Unit("other")]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..modeling import MetaArch
-from .checkpointer import save_atomically
+from .atomic_file import save_atomically
 from .interop import (
     DETLITE,
     PeerWeights,

@@ -102,6 +102,8 @@ class Checker:
                 self.block(item_registry, entry, (*path, str(i)), item)
                 for i, entry in enumerate(value)
             ]
+        if is_class(item) and is_dataclass(item) and isinstance(value, list):
+            return [self.section(item, entry, (*path, str(i))) for i, entry in enumerate(value)]
         return self._plain(annotation, value, title, path)
 
     def _plain(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:

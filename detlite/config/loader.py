@@ -85,8 +85,9 @@ def import_component(entry: str, named_by: str) -> ModuleType:
         if not entry.endswith(".py"):
             return importlib.import_module(entry)
         path = Path(entry).resolve()
-        # Named by its whole path, since two projects may have files of the same name.
-        name = f"detlite_imports.{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:10]}"
+        # Named by its whole path, since two projects may have files of the same name; without a
+        # dot, so that pickle finds its classes without looking for a package.
+        name = f"detlite_imports_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:10]}"
         if name in sys.modules:
             return sys.modules[name]
         if not path.is_file():

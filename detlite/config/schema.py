@@ -37,6 +37,10 @@ class DataSection:
         num_classes: If given, another number of classes in the data is an error.
         broken_image: What an unreadable training image does: "stop" the run, or "skip" to another
             image with a warning.
+        read_retries: How often reading is tried again before that, where the error may pass.
+        sample_timeout: Seconds after which a sample in a worker is taken to hang; 0 waits for ever.
+        lost_sample: What is done with a sample whose worker died or hung: "stop" the run, "retry"
+            it once, or "skip" it, after one retry, to another image with a warning.
     """
 
     train: list[DatasetBlock] = field(default_factory=list)
@@ -50,6 +54,9 @@ class DataSection:
     keep_empty_images: bool = True
     num_classes: PositiveInt | None = None
     broken_image: Literal["stop", "skip"] = "stop"
+    read_retries: NonNegativeInt = 2
+    sample_timeout: NonNegativeFloat = 300.0
+    lost_sample: Literal["stop", "retry", "skip"] = "retry"
 
 
 @dataclass(kw_only=True)
@@ -66,6 +73,23 @@ class ClipGradients:
 
 
 @dataclass(kw_only=True)
+class ParameterGroup:
+    """Parameters that learn at another rate, or decay otherwise, than the rest.
+
+    Attributes:
+        match: Patterns of names, such as ``backbone.*``; one is enough to match.
+        lr_factor: What the learning rate is multiplied by.
+        weight_decay: Instead of the optimizer's; null leaves it.
+        weight_decay_factor: What the weight decay is multiplied by.
+    """
+
+    match: str | list[str]
+    lr_factor: NonNegativeFloat = 1.0
+    weight_decay: NonNegativeFloat | None = None
+    weight_decay_factor: NonNegativeFloat = 1.0
+
+
+@dataclass(kw_only=True)
 class SolverSection:
     """How the weights move.
 
@@ -73,9 +97,15 @@ class SolverSection:
         optimizer: A class of torch.optim, or a registered one.
         schedule: The learning rate over the iterations.
         max_iter: Iterations of the run.
+        reference_batch_size: The batch size that the rates, iterations and periods of the config
+            are meant for; where ``data.batch_size`` is another, they are scaled to it.
         clip_gradients: Limits of the gradient.
         weight_decay_norm: Weight decay of normalization layers; null: as everything else.
         weight_decay_bias: Weight decay of biases; null: as everything else.
+        parameter_groups: Learning rates and weight decays of parameters by their names.
+        layer_decay: What the learning rate is multiplied by with every layer of the backbone
+            towards the image; 1 for the same rate everywhere.
+        freeze: Patterns of names of parameters that are not trained.
     """
 
     optimizer: OptimizerBlock = field(
@@ -83,9 +113,13 @@ class SolverSection:
     )
     schedule: ScheduleBlock = field(default_factory=lambda: Block(name="WarmupCosineLR"))
     max_iter: PositiveInt = 90000
+    reference_batch_size: PositiveInt | None = None
     clip_gradients: ClipGradients
     weight_decay_norm: NonNegativeFloat | None = None
     weight_decay_bias: NonNegativeFloat | None = None
+    parameter_groups: list[ParameterGroup] = field(default_factory=list)
+    layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    freeze: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -108,6 +142,10 @@ class TrainSection:
     Attributes:
         precision: Of the forward pass; bf16 and fp16 by autocast, fp16 with a gradient scaler.
         channels_last: Keep feature maps in NHWC memory, which is faster for convolutions.
+        accumulate: Parts that a process computes its share of a batch in, one after the other; the
+            step is the same, with less memory.
+        deterministic: Let torch use only algorithms that give the same bits every time.
+        collective_timeout: Seconds after which a process gives up waiting for the others.
         ema: A moving average of the weights.
         checkpoint_period: Iterations between checkpoints.
         checkpoint_keep: How many of them are kept; the last and the best one always are.
@@ -118,6 +156,9 @@ class TrainSection:
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
+    accumulate: PositiveInt = 1
+    deterministic: bool = False
+    collective_timeout: PositiveFloat = 600.0
     ema: EMASection
     checkpoint_period: PositiveInt = 5000
     checkpoint_keep: PositiveInt = 2

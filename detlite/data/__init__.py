@@ -2,7 +2,6 @@
 
 from . import datasets
 from .build import (
-    Loader,
     build_datasets,
     build_test_loader,
     build_train_loader,
@@ -11,6 +10,7 @@ from .build import (
 )
 from .detection_dataset import DetectionDataset
 from .image_io import read_image
+from .loader import Loader
 from .mapper import TestData, TrainingData, transform_sample
 from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY, TRANSFORM_REGISTRY
 from .samplers import TrainingSampler

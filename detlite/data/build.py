@@ -1,50 +1,22 @@
 """From the data section of a config to loaders."""
 
 import logging
-import signal
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from ..config.schema import Config, DataSection
 from ..errors import ConfigError, DataError, UserError
 from ..registry import Block
 from ..utils.distributed import rank, world_size
 from .detection_dataset import DetectionDataset
-from .mapper import BrokenSample, TestData, TrainingData
+from .loader import Loader
+from .mapper import TestData, TrainingData
 from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY
-from .samplers import TestSampler, TrainingBatchSampler
+from .samplers import TestBatchSampler, TrainingBatchSampler
 from .transforms import build_transforms
 
 logger = logging.getLogger(__name__)
-
-Batch = list[dict[str, Any]]
-
-
-class Loader:
-    """Batches of a torch DataLoader; a sample that a worker could not make becomes an error."""
-
-    def __init__(self, loader: DataLoader[Any], dataset: DetectionDataset | None = None) -> None:
-        self.loader = loader
-        # The data set of a test loader, for the evaluators; training data have none.
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            for sample in batch:
-                if isinstance(sample, BrokenSample):
-                    advice = "\n    To train without such images set data.broken_image=skip."
-                    raise DataError(sample + (advice if self.dataset is None else ""))
-                for message in sample.get("skipped", ()):
-                    logger.warning("skipped an image, another takes its place: %s", message)
-            yield batch
 
 
 def build_datasets(blocks: Sequence[Block], section: str) -> list[DetectionDataset]:
@@ -89,15 +61,28 @@ def build_train_loader(
     Args:
         config: The whole config.
         datasets: What ``build_datasets`` made of ``data.train``.
-        start: Batches to pass over, the iteration at which a run goes on.
+        start: The batch to begin at, the iteration at which a run goes on.
+
+    Raises:
+        ConfigError: A process, or a part of its share of a batch, would be without an image.
+        DataError: There is no image to train on.
     """
     section = config.data
+    if section.num_workers == 0 and section.sample_timeout not in (0, DataSection.sample_timeout):
+        logger.warning(
+            "data.sample_timeout=%g has no effect with data.num_workers=0: nothing can interrupt a "
+            "sample that hangs in the training process itself",
+            section.sample_timeout,
+        )
     images = _usable_images(datasets, section.keep_empty_images)
     data = TrainingData(
         datasets,
         build_transforms(section.train_transforms),
         seed=config.seed,
-        replacements=images if section.broken_image == "skip" else None,
+        replacements=images,
+        skip_broken=section.broken_image == "skip",
+        read_retries=section.read_retries,
+        imports=config.imports,
     )
     sampler = SAMPLER_REGISTRY.build(
         section.sampler,
@@ -115,21 +100,36 @@ def build_train_loader(
         start=start,
         rank=rank(),
         world_size=world_size(),
+        accumulate=config.train.accumulate,
     )
-    return Loader(_torch_loader(data, section.num_workers, batch_sampler=batches))
+    return Loader(
+        data,
+        batches,
+        num_workers=section.num_workers,
+        sample_timeout=section.sample_timeout,
+        lost_sample=section.lost_sample,
+    )
 
 
 def build_test_loader(config: Config, dataset: DetectionDataset) -> Loader:
     """Batches of a test data set, each image once over all ranks."""
-    data = TestData(dataset, build_transforms(config.data.test_transforms))
-    return Loader(
-        _torch_loader(
-            data,
-            config.data.num_workers,
-            batch_size=config.test.batch_size,
-            sampler=TestSampler(len(dataset), rank(), world_size()),
-        ),
+    section = config.data
+    data = TestData(
         dataset,
+        build_transforms(section.test_transforms),
+        read_retries=section.read_retries,
+        imports=config.imports,
+    )
+    batches = TestBatchSampler(
+        len(dataset), batch_size=config.test.batch_size, rank=rank(), world_size=world_size()
+    )
+    return Loader(
+        data,
+        batches,
+        num_workers=section.num_workers,
+        dataset=dataset,
+        sample_timeout=section.sample_timeout,
+        lost_sample=section.lost_sample,
     )
 
 
@@ -179,25 +179,3 @@ def _classes_of(datasets: Sequence[DetectionDataset], images: np.ndarray) -> lis
         for i in range(len(dataset))
     ]
     return [classes[i] for i in images]
-
-
-def _torch_loader(data: Any, num_workers: int, **arguments: Any) -> DataLoader[Any]:
-    return DataLoader(
-        data,
-        num_workers=num_workers,
-        collate_fn=_as_list,
-        worker_init_fn=_init_worker,
-        pin_memory=torch.cuda.is_available(),
-        **arguments,
-    )
-
-
-def _as_list(samples: Batch) -> Batch:
-    return samples
-
-
-def _init_worker(_: int) -> None:
-    # Workers stand side by side; threads of their own would only get in each other's way.
-    cv2.setNumThreads(0)
-    # Ctrl-C reaches them too; the training process ends them, without a traceback from each.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,8 @@ JPEG goes through OpenCV, every other format through Pillow. torchvision's decod
 fast, is deprecated since 0.29; on JPEG files the three agree to the bit.
 """
 
+import errno
+import io
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,21 @@ from torch import Tensor
 from ..errors import DataError
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# What the file system says for good; any other error may come from a network or a disk at work.
+_LASTING = {
+    errno.EACCES,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+}
+
+
+class PassingReadError(DataError):
+    """A file could not be read, by what may pass: an I/O error, a file that is still written."""
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -27,20 +44,30 @@ def read_image(path: str | Path) -> Tensor:
         (3, H, W) uint8 RGB. The memory lies as (H, W, 3), as decoders write it.
 
     Raises:
-        DataError: The file is missing, empty, truncated or not an image.
+        DataError: The file is missing or not an image.
+        PassingReadError: It is empty, truncated, or the file system failed; another attempt may
+            succeed.
     """
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError(f"there is no image file '{path}'") from None
     except OSError as error:
-        raise DataError(f"cannot read image file '{path}': {error.strerror}") from None
+        kind = PassingReadError if may_pass(error) else DataError
+        raise kind(f"cannot read image file '{path}': {error.strerror or error}") from None
     if not data:
-        raise DataError(f"image file '{path}' is empty (0 bytes)")
+        raise PassingReadError(f"image file '{path}' is empty (0 bytes)")
     pixels = _decode_jpeg(data)
     if pixels is None:
-        pixels = _decode_any(path)
+        pixels = _decode_any(data, path)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another attempt to read may succeed after this error."""
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    return isinstance(error, PassingReadError)
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
@@ -54,9 +81,9 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
-def _decode_any(path: str | Path) -> np.ndarray:
+def _decode_any(data: bytes, path: str | Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
             upright = ImageOps.exif_transpose(image)
         if deep:  # Pillow's own conversion would clip 16 bits at 255.
@@ -66,9 +93,11 @@ def _decode_any(path: str | Path) -> np.ndarray:
         raise DataError(f"'{path}' is not an image of a known format") from None
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"image file '{path}' is too large: {error}") from None
     # Pillow has no exception of its own for broken data; it raises whatever its parsers hit on.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"image file '{path}' is broken: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PassingReadError(f"image file '{path}' is broken: {error}") from None
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,26 +15,115 @@ from torchvision.transforms import v2
 from ..errors import DataError
 from ..structures import Instances
 from .detection_dataset import DetectionDataset
+from .image_io import PassingReadError, may_pass
 from .samplers import SamplePosition
+from .worker import ImportedModules, SampleTable
 
 # Boxes that a crop leaves less of, in pixels, are dropped: nothing can be seen in them.
 MIN_BOX_SIZE = 1.0
 MAX_ATTEMPTS = 10
+RETRY_PAUSE = 0.1  # seconds before the second attempt to read; each further pause is twice as long
 
 
 class BrokenSample(str):
     """Why a sample could not be made; workers send this in its place, without a traceback."""
 
 
-class TrainingData(Dataset[Any]):
+class LostImage(str):
+    """Why an image is passed over: the workers that were at it died, or did not come to an end."""
+
+
+class Samples(Dataset[Any]):
+    """What training and test data share: images are read with patience, and workers say which.
+
+    Args:
+        datasets: Their indices follow one another.
+        transforms: Applied in order.
+        read_retries: How often reading is tried again where the error may pass.
+        imports: Modules that classes of the data sets and transforms come from.
+
+    Attributes:
+        table: In which workers write what they are at; None: nobody wants to know.
+        retried_reads: Attempts to read that were repeated for the sample at hand.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[DetectionDataset],
+        transforms: Sequence[v2.Transform],
+        *,
+        read_retries: int = 0,
+        imports: Sequence[str] = (),
+    ) -> None:
+        # The first attribute, so that it is unpickled before the classes that it makes known.
+        self.modules = ImportedModules(imports)
+        self.datasets = list(datasets)
+        self.transforms = list(transforms)
+        self.read_retries = read_retries
+        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
+        self.table: SampleTable | None = None
+        self.retried_reads = 0
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def file_name(self, image: int) -> str:
+        """The full path of an image, by its index."""
+        dataset, index = self._place(image)
+        return dataset.file_name(index)
+
+    def _place(self, image: int) -> tuple[DetectionDataset, int]:
+        which = int(np.searchsorted(self.starts, image, side="right")) - 1
+        return self.datasets[which], image - int(self.starts[which])
+
+    @contextlib.contextmanager
+    def _at(self, position: int, image: int) -> Iterator[None]:
+        if self.table is None:
+            yield
+            return
+        self.table.begin(position, image)
+        try:
+            yield
+        except Exception:
+            self.table.end()
+            raise
+        # Where the process exits, the row stays and tells why.
+        self.table.end()
+
+    def _read(self, image: int) -> dict[str, Any]:
+        dataset, index = self._place(image)
+        for failed in range(self.read_retries + 1):
+            try:
+                return dataset[index]
+            except (PassingReadError, OSError) as error:
+                if not may_pass(error) or failed == self.read_retries:
+                    raise self._told(error, image, failed + 1) from error
+                time.sleep(RETRY_PAUSE * 2**failed)
+                self.retried_reads += 1
+        raise AssertionError("the last attempt returns or raises")
+
+    def _told(self, error: Exception, image: int, attempts: int) -> DataError:
+        told = str(error)
+        if not isinstance(error, DataError):
+            told = f"image '{self.file_name(image)}' cannot be read: {error}"
+        return DataError(f"{told} (the last of {attempts} attempts)" if attempts > 1 else told)
+
+
+class TrainingData(Samples):
     """The training data sets joined, transformed.
 
     Args:
         datasets: Their indices follow one another.
         transforms: Applied in order.
         seed: With a sample's position it makes all its random numbers.
-        replacements: Images, by index, of which one takes the place of an unreadable image; None
-            to report it instead.
+        replacements: Images, by index, of which one takes the place of an image that is passed
+            over; all of them if not given.
+        skip_broken: Whether an unreadable image is passed over, and not reported.
+        read_retries: How often reading is tried again before that, where the error may pass.
+        imports: Modules that classes of the data sets and transforms come from.
+
+    Attributes:
+        lost: By position the images that are passed over there, without reading them.
     """
 
     def __init__(
@@ -43,15 +133,15 @@ class TrainingData(Dataset[Any]):
         *,
         seed: int = 0,
         replacements: np.ndarray | None = None,
+        skip_broken: bool = False,
+        read_retries: int = 0,
+        imports: Sequence[str] = (),
     ) -> None:
-        self.datasets = list(datasets)
-        self.transforms = list(transforms)
+        super().__init__(datasets, transforms, read_retries=read_retries, imports=imports)
         self.seed = seed
-        self.replacements = replacements
-        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
+        self.replacements = np.arange(len(self)) if replacements is None else replacements
+        self.skip_broken = skip_broken
+        self.lost: dict[int, list[int]] = {}
 
     def __getitem__(self, sample: SamplePosition) -> dict[str, Any] | BrokenSample:
         """The sample at a position.
@@ -59,53 +149,65 @@ class TrainingData(Dataset[Any]):
         Returns:
             ``image`` uint8 (3, H, W) RGB, or float32 from 0 to 255 where a transform makes it,
             ``instances`` with gt_boxes (G, 4) and gt_classes (G,), ``file_name``, ``image_id``,
-            ``height`` and ``width`` before the transforms, and ``skipped``, a message for each
-            image that could not be read.
+            ``height`` and ``width`` before the transforms, ``skipped``, a message for each image
+            that is passed over, and ``retried_reads``, attempts to read that were repeated.
         """
         skipped: list[str] = []
-        index = sample.image
+        self.retried_reads = 0
+        image = sample.image
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                record = self._read(index)
-            except DataError as error:
-                if self.replacements is None:
-                    return BrokenSample(error)
-                skipped.append(str(error))
-                generator = np.random.default_rng([self.seed, sample.position, attempt])
-                index = int(generator.choice(self.replacements))
+            if image in self.lost.get(sample.position, ()):
+                skipped.append(LostImage(f"data workers were lost at '{self.file_name(image)}'"))
             else:
-                with seeded(self.seed, sample.position):
-                    return {**transform_sample(record, self.transforms), "skipped": skipped}
+                try:
+                    with self._at(sample.position, image):
+                        made = self._make(sample.position, image)
+                    return {**made, "skipped": skipped, "retried_reads": self.retried_reads}
+                except DataError as error:
+                    if not self.skip_broken:
+                        return BrokenSample(error)
+                    skipped.append(str(error))
+            generator = np.random.default_rng([self.seed, sample.position, attempt])
+            image = int(generator.choice(self.replacements))
         return BrokenSample(
             f"{MAX_ATTEMPTS} images in a row could not be read, the last because: {skipped[-1]}"
         )
 
-    def _read(self, index: int) -> dict[str, Any]:
-        which = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.datasets[which][index - int(self.starts[which])]
+    def _make(self, position: int, image: int) -> dict[str, Any]:
+        record = self._read(image)
+        with seeded(self.seed, position):
+            return transform_sample(record, self.transforms)
 
 
-class TestData(Dataset[Any]):
+class TestData(Samples):
     """A test data set, transformed.
 
     Args:
         dataset: The data set.
         transforms: Applied in order to the image; they may scale it, and nothing else.
+        read_retries: How often reading is tried again where the error may pass.
+        imports: Modules that classes of the data set and transforms come from.
     """
 
     __test__ = False  # not a test, for pytest
 
-    def __init__(self, dataset: DetectionDataset, transforms: Sequence[v2.Transform]) -> None:
-        self.dataset = dataset
-        self.transforms = list(transforms)
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        transforms: Sequence[v2.Transform],
+        *,
+        read_retries: int = 0,
+        imports: Sequence[str] = (),
+    ) -> None:
+        super().__init__([dataset], transforms, read_retries=read_retries, imports=imports)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict[str, Any] | BrokenSample:
-        """Image ``index``: as a training sample, ``height`` and ``width`` are the original's."""
+    def __getitem__(self, image: int) -> dict[str, Any] | BrokenSample:
+        """Sample ``image``: as in training, ``height`` and ``width`` are the original's."""
+        self.retried_reads = 0
         try:
-            return transform_sample(self.dataset[index], self.transforms)
+            with self._at(image, image):
+                made = transform_sample(self._read(image), self.transforms)
+            return {**made, "retried_reads": self.retried_reads}
         except DataError as error:
             return BrokenSample(error)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..errors import ConfigError
 from ..ranges import Fraction
 
 
@@ -39,6 +40,14 @@ class TrainingSampler(ABC):
     def epoch(self, epoch: int) -> np.ndarray:
         """The images of an epoch in order, as indices; a function of the seed and the epoch."""
 
+    def epoch_size(self, epoch: int) -> int:
+        """How many images an epoch has.
+
+        A run that goes on at a position far into the stream counts up to it, epoch by epoch; where
+        the number is known without drawing the epoch, a subclass says it here.
+        """
+        return len(self.epoch(epoch))
+
     def generator(self, epoch: int) -> np.random.Generator:
         """Random numbers of an epoch."""
         return np.random.default_rng([self.seed, epoch])
@@ -51,6 +60,10 @@ class ShuffleSampler(TrainingSampler):
         """A permutation of the images."""
         return self.generator(epoch).permutation(self.images)
 
+    def epoch_size(self, epoch: int) -> int:
+        """The number of images."""
+        return len(self.images)
+
 
 class SequentialSampler(TrainingSampler):
     """Each image once an epoch, in the data set's order."""
@@ -58,6 +71,10 @@ class SequentialSampler(TrainingSampler):
     def epoch(self, epoch: int) -> np.ndarray:
         """The images as they are."""
         return self.images
+
+    def epoch_size(self, epoch: int) -> int:
+        """The number of images."""
+        return len(self.images)
 
 
 class RepeatFactorSampler(TrainingSampler):
@@ -87,29 +104,42 @@ class RepeatFactorSampler(TrainingSampler):
         with np.errstate(divide="ignore", invalid="ignore"):  # classes that no image shows
             by_class = np.maximum(1, np.sqrt(threshold * len(images) / counts))
         self.factors = np.array([by_class[c].max() if len(c) else 1.0 for c in image_classes])
+        self.whole = np.floor(self.factors).astype(np.int64)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """The images, each as often as its factor says, in random order."""
         generator = self.generator(epoch)
-        whole = np.floor(self.factors)
-        extra = generator.random(len(self.factors)) < self.factors - whole
-        return generator.permutation(np.repeat(self.images, (whole + extra).astype(np.int64)))
+        return generator.permutation(np.repeat(self.images, self._repeats(generator)))
+
+    def epoch_size(self, epoch: int) -> int:
+        """The number of images with their repetitions."""
+        return int(self._repeats(self.generator(epoch)).sum())
+
+    def _repeats(self, generator: np.random.Generator) -> np.ndarray:
+        extra = generator.random(len(self.factors)) < self.factors - self.whole
+        return self.whole + extra
 
 
 class TrainingBatchSampler(Sampler[list[SamplePosition]]):
-    """Endless batches of the stream, those of this rank.
+    """Endless batches of the stream, of each the share of this rank.
 
     With groups, batches are formed within windows of the stream: a window's images are sorted into
     their groups, cut into batches, and the batches shuffled. Only what is left of the groups at the
     end of a window shares a batch, so every image comes as often as in the stream.
 
+    The global batches are the same whatever the ranks; their shares differ by one image at most.
+
     Args:
         sampler: The order of the images.
         batch_size: Of all ranks together.
         groups: The group of each image, by index; None for no grouping.
-        start: Batches to pass over, the iteration at which a run goes on.
+        start: The batch to begin at, the iteration at which a run goes on.
         rank: This process.
         world_size: Number of processes.
+        accumulate: Parts that each process cuts its share into.
+
+    Raises:
+        ConfigError: A process, or a part of its share, would be left without an image.
     """
 
     WINDOW = 64
@@ -124,12 +154,9 @@ class TrainingBatchSampler(Sampler[list[SamplePosition]]):
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(
-                f"data.batch_size must be a multiple of the {world_size} processes, "
-                f"got {batch_size}"
-            )
+        _check_shares(batch_size, world_size, accumulate)
         self.sampler = sampler
         self.batch_size = batch_size
         self.groups = groups
@@ -138,12 +165,15 @@ class TrainingBatchSampler(Sampler[list[SamplePosition]]):
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[list[SamplePosition]]:
-        for batch in self._batches():
+        return self._shares(self.start)
+
+    def _shares(self, start: int) -> Iterator[list[SamplePosition]]:
+        for batch in self._batches(start):
             yield batch[self.rank :: self.world_size]
 
-    def _batches(self) -> Iterator[list[SamplePosition]]:
+    def _batches(self, start: int) -> Iterator[list[SamplePosition]]:
         per_window = 1 if self.groups is None else self.WINDOW
-        window, skip = divmod(self.start, per_window)
+        window, skip = divmod(start, per_window)
         stream = self._stream(window * per_window * self.batch_size)
         while True:
             samples = [next(stream) for _ in range(per_window * self.batch_size)]
@@ -166,32 +196,69 @@ class TrainingBatchSampler(Sampler[list[SamplePosition]]):
 
     def _stream(self, start: int) -> Iterator[SamplePosition]:
         position = epoch = 0
+        while position + (size := self._epoch_size(epoch)) <= start:
+            position, epoch = position + size, epoch + 1
         while True:
             images = self.sampler.epoch(epoch)
-            if position + len(images) > start:
-                for i in range(max(start - position, 0), len(images)):
-                    yield SamplePosition(position + i, int(images[i]))
-            position += len(images)
-            epoch += 1
+            if len(images) != size:
+                raise ValueError(
+                    f"{type(self.sampler).__name__}.epoch_size({epoch}) is {size}, but epoch "
+                    f"{epoch} has {len(images)} images; they must agree, or a run could not go on"
+                )
+            for i in range(max(start - position, 0), size):
+                yield SamplePosition(position + i, int(images[i]))
+            position, epoch = position + size, epoch + 1
+            size = self._epoch_size(epoch)
+
+    def _epoch_size(self, epoch: int) -> int:
+        size = self.sampler.epoch_size(epoch)
+        if size < 1:
+            raise ValueError(f"{type(self.sampler).__name__}: epoch {epoch} has no image")
+        return size
 
 
-class TestSampler(Sampler[int]):
-    """Each image once; the ranks' shares are consecutive and differ by one image at most.
+class TestBatchSampler(Sampler[list[int]]):
+    """Batches of each image once; the ranks' shares are consecutive, one image apart at most.
 
     Args:
         num_images: Images of the data set.
+        batch_size: Of this rank; the last batch holds what is left.
+        start: The batch to begin at.
         rank: This process.
         world_size: Number of processes.
     """
 
     __test__ = False  # not a test, for pytest
 
-    def __init__(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        batch_size: int = 1,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         begin, end = (num_images * r // world_size for r in (rank, rank + 1))
         self.indices = range(begin, end)
+        self.batch_size = batch_size
+        self.start = start
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.batch_size
+        begins = range(self.start * size, len(self.indices), size)
+        return iter([list(self.indices[begin : begin + size]) for begin in begins])
 
     def __len__(self) -> int:
-        return len(self.indices)
+        """Batches from the first one on, wherever an iteration begins."""
+        return -(-len(self.indices) // self.batch_size)
+
+
+def _check_shares(batch_size: int, world_size: int, accumulate: int) -> None:
+    if batch_size >= world_size * accumulate:
+        return
+    raise ConfigError(
+        f"data.batch_size is {batch_size}, but {world_size} processes with train.accumulate "
+        f"{accumulate} need at least {world_size * accumulate} images a step, one for each part of "
+        "each process; raise data.batch_size, or lower train.accumulate or the number of processes"
+    )

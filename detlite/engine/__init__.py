@@ -1,8 +1,10 @@
 """Runs: the trainer, its hooks, and what builds them of a config."""
 
 from . import hooks
-from .build import build_model, build_test_loaders, build_trainer, evaluate_model
+from .build import build_model, build_trainer
+from .check_resume import ResumeReport, check_resume
 from .ema import ModelEMA
+from .evaluate import build_test_loaders, evaluate_model
 from .hook_base import HookBase
 from .predictor import Predictor
 from .registries import HOOK_REGISTRY
@@ -13,10 +15,12 @@ __all__ = [
     "HookBase",
     "ModelEMA",
     "Predictor",
+    "ResumeReport",
     "Trainer",
     "build_model",
     "build_test_loaders",
     "build_trainer",
+    "check_resume",
     "evaluate_model",
     "hooks",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,28 @@ from torch import nn
 from ..checkpoint import (
     Checkpointer,
     LoadOptions,
-    load_checkpoint,
     load_pretrained,
     load_weights,
     save_atomically,
 )
-from ..config.schema import Config, SolverSection
-from ..data import (
-    Loader,
-    build_datasets,
-    build_test_loader,
-    build_train_loader,
-    check_class_count,
-    check_test_classes,
-)
-from ..errors import CheckpointError, ConfigError, UserError
-from ..evaluation import EVALUATOR_REGISTRY, inference_on_dataset
+from ..config.schema import Config
+from ..data import build_datasets, build_train_loader, check_class_count
+from ..errors import ConfigError, UserError
 from ..modeling import MetaArch, build_meta_arch
-from ..registry import Block
-from ..solver import SCHEDULE_REGISTRY, build_optimizer
-from ..utils.distributed import is_main_process
+from ..solver import (
+    build_optimizer,
+    build_schedule,
+    freeze_parameters,
+    frozen_norms,
+    scale_to_batch,
+)
+from ..utils.distributed import broadcast_object, is_main_process, rank
+from ..utils.random_state import RandomState
+from .default_hooks import build_hooks
+from .device import select_device, use_deterministic_algorithms
 from .ema import ModelEMA
-from .hook_base import HookBase
-from .registries import HOOK_REGISTRY
-from .trainer import Trainer, autocast
+from .evaluate import build_test_loaders, evaluate_model
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +78,6 @@ def _new_model(config: Config, class_names: Sequence[str]) -> MetaArch:
     device = select_device(config.device)
     torch.manual_seed(config.seed)
     model = build_meta_arch(config.model, class_names)
-    if device.type == "cpu" and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-        raise ConfigError("norm SyncBN needs GPUs, and device is the cpu; use BN instead")
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
     return model.to(device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
@@ -88,13 +85,18 @@ def _new_model(config: Config, class_names: Sequence[str]) -> MetaArch:
 def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     """Build everything that a run needs.
 
+    With ``solver.reference_batch_size`` the run is that of ``scale_to_batch(config)``.
+
     Args:
         config: The whole config.
-        resume: Go on from the last checkpoint in ``output_dir``, if there is one.
+        resume: Go on from the last good checkpoint in ``output_dir``, if there is one.
 
     Raises:
         UserError: A part does not fit; the message says which and why.
     """
+    config = scale_to_batch(config)
+    if config.train.deterministic:
+        use_deterministic_algorithms()
     datasets = build_datasets(config.data.train, "data.train")
     check_class_count(config.data, datasets[0])
     class_names = datasets[0].class_names
@@ -104,9 +106,77 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
         keep=config.train.checkpoint_keep,
         identity={"config": config.to_yaml(), "class_names": list(class_names)},
     )
-    checkpoint = _last_checkpoint(checkpointer) if resume else None
+    last_checkpoint = _LastCheckpoint(checkpointer)
+    checkpoint = last_checkpoint() if resume else None
+    if resume and checkpoint is None:
+        logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.folder)
     # A run that goes on needs no weights to begin with.
     model = (_new_model if checkpoint else build_model)(config, class_names)
+    freeze_parameters(model, config.solver.freeze)
+    _tell_sizes(config, model)
+    if checkpoint:
+        load_weights(model, checkpoint["model"], str(last_checkpoint.path))
+    start = int(checkpoint["iteration"]) + 1 if checkpoint else 0
+    optimizer, schedule = _build_solver(config, model)
+    train = config.train
+    trainer = Trainer(
+        model,
+        optimizer,
+        build_train_loader(config, datasets, start=start),
+        max_iter=config.solver.max_iter,
+        hooks=build_hooks(
+            config,
+            schedule=schedule,
+            checkpointer=checkpointer,
+            test_loaders=test_loaders,
+            evaluate=partial(evaluate_model, config, test_loaders=test_loaders),
+        ),
+        precision=train.precision,
+        clip_gradients=config.solver.clip_gradients,
+        ema=ModelEMA(model, decay=train.ema.decay, warmup=train.ema.warmup)
+        if train.ema.decay
+        else None,
+        accumulate=train.accumulate,
+        kept_in_eval=frozen_norms(model),
+        last_checkpoint=last_checkpoint,
+    )
+    if checkpoint:
+        trainer.load_state_dict(checkpoint)
+        logger.info("going on at iteration %d from %s", start, last_checkpoint.path)
+    else:
+        # All generators, also those of Python and numpy; from here on each rank draws its own.
+        RandomState.seed_all(config.seed, rank())
+    if is_main_process():
+        save_atomically(config.to_yaml(), Path(config.output_dir) / "config.yaml")
+    return trainer
+
+
+class _LastCheckpoint:
+    """Reads the last good checkpoint in the main process, and hands it to all."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self.checkpointer = checkpointer
+        self.path: Path | None = None
+
+    def __call__(self) -> Mapping[str, Any] | None:
+        found, error = None, None
+        if is_main_process():
+            try:
+                self.checkpointer.wait()
+                found = self.checkpointer.last_good()
+            except UserError as caught:
+                error = caught
+        # The other processes may be on machines that do not see the file, or see it later.
+        found, error = broadcast_object((found, error))
+        if error is not None:
+            raise error
+        if found is None:
+            return None
+        self.path, content = found
+        return content  # type: ignore[no-any-return]
+
+
+def _tell_sizes(config: Config, model: nn.Module) -> None:
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     logger.info(
         "%s with %.2fM parameters, %.2fM of them trained",
@@ -114,163 +184,24 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
         sum(size for size, _ in sizes) / 1e6,
         sum(size for size, trained in sizes if trained) / 1e6,
     )
-    solver, train = config.solver, config.train
-    optimizer, schedule = _build_solver(solver, model)
-    start = int(checkpoint["iteration"]) + 1 if checkpoint else 0
-    trainer = Trainer(
-        model,
-        optimizer,
-        build_train_loader(config, datasets, start=start),
-        max_iter=solver.max_iter,
-        hooks=build_hooks(
-            config,
-            schedule=schedule,
-            checkpointer=checkpointer,
-            test_loaders=test_loaders,
-            evaluate=lambda model: evaluate_model(config, model, test_loaders),
-        ),
-        precision=train.precision,
-        clip_gradients=solver.clip_gradients,
-        ema=ModelEMA(model, decay=train.ema.decay, warmup=train.ema.warmup)
-        if train.ema.decay
-        else None,
-    )
-    if checkpoint:
-        load_weights(model, checkpoint["model"], str(checkpointer.last()))
-        trainer.load_state_dict(checkpoint)
-        logger.info("going on at iteration %d from %s", start, checkpointer.last())
-    if is_main_process():
-        save_atomically(config.to_yaml(), Path(config.output_dir) / "config.yaml")
-    return trainer
-
-
-def build_hooks(config: Config, **computed: Any) -> list[HookBase]:
-    """Build the default hooks and those of ``train.hooks``, in the order in which they are called.
-
-    Args:
-        config: The whole config.
-        computed: What hooks are given beside their keys, see ``HOOK_REGISTRY``.
-    """
-    train = config.train
-    defaults = [
-        Block(name="IterationTimer"),  # first, so that it times what follows
-        Block(name="NonFiniteLossCheck"),  # before anything keeps the step
-        Block(name="LRScheduler"),
-        Block(name="Evaluation", period=config.test.eval_period),
-        Block(name="BestCheckpointer"),  # uses the evaluation
-        # After both, so that a checkpoint holds the best value of its own iteration.
-        Block(name="PeriodicCheckpointer", period=train.checkpoint_period),
-    ]
-    writers = [
-        Block(name="MetricSummary", period=train.log_period),  # for the writers, so before them
-        Block(name="ConsoleWriter"),
-        Block(name="JSONWriter"),
-        Block(name="TensorBoardWriter"),
-        Block(name="ProgressBar"),  # last, so that it counts finished steps
-    ]
-    named = {block.name for block in (*defaults, *writers)}
-    if not config.data.test:
-        defaults = [b for b in defaults if b.name not in ("Evaluation", "BestCheckpointer")]
-    if not is_main_process():
-        quiet = {"BestCheckpointer", "PeriodicCheckpointer", *(b.name for b in writers[1:])}
-        defaults = [block for block in defaults if block.name not in quiet]
-        writers = writers[:1]
-    # A null, such as a period that is not given, leaves what the sections say.
-    own = {
-        block.name: {key: value for key, value in block.items() if value is not None}
-        for block in train.hooks
-    }
-    blocks = [
-        *(Block({**block, **own.get(block.name, {})}) for block in defaults),
-        *(block for block in train.hooks if block.name not in named),
-        *(Block({**block, **own.get(block.name, {})}) for block in writers),
-    ]
-    computed["output_dir"] = config.output_dir
-    return [HOOK_REGISTRY.build(b, **computed) for b in blocks if b.get("enabled", True)]
-
-
-def build_test_loaders(config: Config, class_names: Sequence[str] | None = None) -> list[Loader]:
-    """Build a loader for each test data set.
-
-    Args:
-        config: The whole config.
-        class_names: The model's, which those of the data must be; None: the first data set's.
-    """
-    if not config.data.test:
-        return []
-    datasets = build_datasets(config.data.test, "data.test")
-    names = [dataset.name for dataset in datasets]
-    for dataset in datasets:
-        check_test_classes(dataset, class_names or datasets[0].class_names)
-        if names.count(dataset.name) > 1:
-            raise ConfigError(
-                f"data.test: {names.count(dataset.name)} data sets are called '{dataset.name}', "
-                "and the results of one would replace the other's; give each a `title`"
-            )
-    return [build_test_loader(config, dataset) for dataset in datasets]
-
-
-def evaluate_model(
-    config: Config, model: nn.Module, test_loaders: Sequence[Loader]
-) -> dict[str, Any]:
-    """Evaluate a model on each test data set: ``{data set: {task: {metric: value}}}``."""
-    results = {}
-    device = next(model.parameters()).device
-    for loader in test_loaders:
-        assert loader.dataset is not None
-        name = loader.dataset.name
-        folder = Path(config.output_dir) / "inference" / name
-        evaluators = [
-            EVALUATOR_REGISTRY.build(block, dataset=loader.dataset, output_dir=str(folder))
-            for block in config.test.evaluators
-        ]
-        with autocast(device, config.test.precision):
-            results[name] = inference_on_dataset(model, loader, evaluators)
-    return results
-
-
-def select_device(name: str) -> torch.device:
-    """The device of a config's ``device``.
-
-    Raises:
-        ConfigError: A GPU is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device is cuda, but torch sees no GPU (`python -m detlite.utils.env` tells what it "
-            "sees); use device=auto or device=cpu"
-        )
-    return torch.device(name)
 
 
 def _build_solver(
-    solver: SolverSection, model: nn.Module
+    config: Config, model: nn.Module
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    solver = config.solver
     try:
         optimizer = build_optimizer(
             solver.optimizer,
             model,
             weight_decay_norm=solver.weight_decay_norm,
             weight_decay_bias=solver.weight_decay_bias,
+            parameter_groups=solver.parameter_groups,
+            layer_decay=solver.layer_decay,
         )
-        schedule = SCHEDULE_REGISTRY.build(
-            solver.schedule, optimizer=optimizer, max_iter=solver.max_iter
-        )
+        schedule = build_schedule(solver.schedule, optimizer, solver.max_iter)
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
         raise ConfigError(f"solver: {error}") from error
     return optimizer, schedule
-
-
-def _last_checkpoint(checkpointer: Checkpointer) -> Mapping[str, Any] | None:
-    path = checkpointer.last()
-    if path is None:
-        logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.folder)
-        return None
-    checkpoint = load_checkpoint(path)
-    if "optimizer" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights only; a run cannot be resumed from it")
-    return checkpoint

@@ -6,22 +6,31 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+# Steps as small as 0.0001 of a difference are lost in them.
+_SHORT = (torch.float16, torch.bfloat16)
+
 
 class ModelEMA:
-    """The moving average of a model's parameters and buffers.
+    """The moving average of a model's parameters and buffers, the statistics of batch norms too.
+
+    Weights of 16 bits are averaged in float32. Integers, such as counts, are the model's own.
 
     Args:
         model: Its weights are where the average begins.
         decay: Share of the old average that a step keeps.
         warmup: The share in step t is ``min(decay, (1 + t) / (warmup + t))``, so that the random
             first weights fade quickly; 0 for none.
+
+    Attributes:
+        weights: The average, by the names of the model's ``state_dict()``.
+        updates: Steps taken in so far.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: int = 0) -> None:
         self.decay = decay
         self.warmup = warmup
         self.updates = 0
-        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.weights = {name: _begin(value) for name, value in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -30,26 +39,42 @@ class ModelEMA:
         if self.warmup:
             decay = min(decay, (1 + self.updates) / (self.warmup + self.updates))
         self.updates += 1
-        current = model.state_dict()
-        moving = [name for name, value in self.weights.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.weights[name] for name in moving], [current[name] for name in moving], 1 - decay
-        )
-        for name in self.weights.keys() - set(moving):
-            self.weights[name].copy_(current[name])
+        averages: list[Tensor] = []
+        current: list[Tensor] = []
+        for name, value in model.state_dict().items():
+            average = self.weights[name]
+            if average.is_floating_point():
+                averages.append(average)
+                current.append(value.to(average.dtype))
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, current, 1 - decay)
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the context the model has the average's weights."""
-        trained = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.weights)
+        """Within the context the model has the average's weights; then its own, whatever happens.
+
+        Nothing is copied but the buffers: the parameters point at the average for as long.
+        """
+        own = model.state_dict(keep_vars=True)
+        trained = {name: tensor.data for name, tensor in own.items()}
         try:
+            for name, tensor in own.items():
+                average = self.weights[name].to(tensor.dtype)
+                # A copy, because a forward pass may write into a buffer.
+                tensor.data = average if isinstance(tensor, nn.Parameter) else average.clone()
             yield
         finally:
-            model.load_state_dict(trained)
+            for name, tensor in own.items():
+                tensor.data = trained[name]
 
     def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Go on with the ``weights`` and ``updates`` of an earlier average."""
         for name, value in self.weights.items():
             value.copy_(weights[name])
         self.updates = updates
+
+
+def _begin(value: Tensor) -> Tensor:
+    value = value.detach().clone()
+    return value.float() if value.dtype in _SHORT else value

@@ -10,17 +10,23 @@ if TYPE_CHECKING:
 
 
 class HookBase:
-    """One concern of a run, called at four points of it.
+    """One concern of a run, called at the points of it.
 
     ::
 
         hook.before_train(trainer)
         for trainer.iter in range(start_iter, max_iter):
             hook.before_step(trainer)
-            trainer.run_step()
+            ...                         # forward and backward
+            hook.after_backward(trainer)
+            ...                         # the optimizer's step
             hook.after_step(trainer)
-        hook.after_train(trainer)   # not if the run ended in an error
-        hook.close(trainer)         # always
+        hook.after_train(trainer)       # if the run came to its end, also an early one
+        hook.close(trainer)             # always
+
+    A hook may end the run after the step (``trainer.request_stop``), ask for a checkpoint
+    (``request_checkpoint``) and, in ``after_backward``, leave a step out (``skip_update``) or go
+    back to the last checkpoint (``go_back``); ``after_restore`` follows.
 
     A hook owns no global; all that it needs is the trainer or comes from its constructor.
     """
@@ -31,8 +37,14 @@ class HookBase:
     def before_step(self, trainer: Trainer) -> None:
         """Before each step."""
 
+    def after_backward(self, trainer: Trainer) -> None:
+        """Before the optimizer's step: the gradients are there, not clipped yet."""
+
     def after_step(self, trainer: Trainer) -> None:
         """After each step; ``trainer.metrics`` holds its losses."""
+
+    def after_restore(self, trainer: Trainer) -> None:
+        """After the run has gone back to an earlier iteration, now ``trainer.start_iter``."""
 
     def after_train(self, trainer: Trainer) -> None:
         """After the last step, if the run came to its end."""

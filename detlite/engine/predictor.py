@@ -25,7 +25,7 @@ from ..data import build_transforms, read_image, transform_sample
 from ..errors import CheckpointError
 from ..modeling import build_meta_arch
 from ..structures import Instances
-from .build import select_device
+from .device import select_device
 from .trainer import autocast
 
 ImageLike = np.ndarray | Tensor | str | Path

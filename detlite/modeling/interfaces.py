@@ -11,36 +11,77 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from ..structures import ImageList, ShapeSpec
+from ..structures import BatchShare, ImageList, ShapeSpec
 
 
 class MetaArch(nn.Module, ABC):
     """A whole model: batches in, losses or predictions out.
 
     ``class_names`` is set by whoever builds the model, and travels in checkpoints.
+
+    A step may compute its batch in parts, on several processes (``torchrun``) or one after the
+    other (``train.accumulate``), and its gradient must not depend on that. So in every step, on
+    every process, ``count_targets`` is called for each part, then once ``loss_weights`` with the
+    counts of the whole batch, then ``forward`` for each part with its ``BatchShare``. Gradients
+    are summed over the parts. A model that is only trained whole needs none of this.
     """
 
     class_names: tuple[str, ...] = ()
 
     @abstractmethod
-    def forward(self, batch: Sequence[Mapping[str, Any]]) -> Any:
-        """Run a batch.
+    def forward(self, batch: Sequence[Mapping[str, Any]], share: BatchShare | None = None) -> Any:
+        """Run a batch, or a part of one.
 
         Args:
             batch: One dict an image: "image" (3, h, w) RGB, uint8 or float32 from 0 to 255; in
                 training also "instances" with gt_boxes (G, 4) and gt_classes (G,); "height" and
                 "width" where the output shall be in the pixels of another size than the image's.
+            share: In training, the place of these images in the whole batch; None: they are it.
+                Images are padded to its canvas, as part of a larger batch; the losses are sums
+                over images, each times its weight.
 
         Returns:
             In training a dict of scalars, those named ``loss*`` are summed; in evaluation one dict
-            an image, a detector's with "instances" (pred_boxes, scores, pred_classes).
+            an image, a detector's with "instances" (pred_boxes, scores, pred_classes). With a
+            share the scalars, all of them, are what these images add to the whole batch's.
         """
+
+    def count_targets(self, batch: Sequence[Mapping[str, Any]], canvas: tuple[int, int]) -> Tensor:
+        """What ``loss_weights`` must know of each image; 1 unless a subclass says otherwise.
+
+        Args:
+            batch: Images of a part of the batch.
+            canvas: (height, width) that the whole batch is padded to, see ``BatchShare``.
+
+        Returns:
+            (n,) numbers, such as foreground anchors; an image's must not depend on the others.
+        """
+        return torch.ones(len(batch))
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """What the loss sums of each image are multiplied by; a mean over images by default.
+
+        Called once a step in training, on every process with the same counts: the place to move
+        what a normalizer remembers.
+
+        Args:
+            counts: (N,) what ``count_targets`` said of every image of the whole batch.
+
+        Returns:
+            (N,) weights, on the same device.
+        """
+        return torch.full((len(counts),), 1 / len(counts), device=counts.device)
 
 
 class Backbone(nn.Module, ABC):
     """Makes feature maps of images."""
+
+    batch_statistics: str = "trained"
+    """Which batch normalizations use the statistics of the batch in training: those of "trained"
+    parameters, "all" of them or "none"."""
 
     @abstractmethod
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -48,7 +89,18 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W), normalized and padded, to maps (N, C, H / stride, W / stride)."""
+        """Images (N, 3, H, W), normalized and padded, to maps (N, C, H / stride, W / stride).
+
+        Sizes are rounded up: ``ceil(H / stride)``, also where the padding is no multiple.
+        """
+
+    def layers(self) -> list[str]:
+        """The layers that ``solver.layer_decay`` counts: names of submodules, from input to output.
+
+        By default the direct submodules in their order. Those without a parameter do not count; a
+        parameter in none of them belongs to the first.
+        """
+        return [name for name, _ in self.named_children()]
 
 
 class Neck(nn.Module, ABC):
@@ -63,7 +115,18 @@ class Neck(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The backbone's maps to the levels, all with the same number of channels."""
+        """The backbone's maps to levels of equal channels, of the sizes of ``grid_sizes``."""
+
+    def grid_sizes(self, image_size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(height, width) of each level for padded images of this size: ceil(side / stride) cells.
+
+        Where a batch is computed in parts, it is counted with them before the network has run.
+        """
+        height, width = image_size
+        return {
+            name: (-(-height // spec.stride), -(-width // spec.stride))
+            for name, spec in self.output_shape().items()
+        }
 
 
 class ExtraLevels(nn.Module, ABC):
@@ -76,7 +139,10 @@ class ExtraLevels(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """The backbone's and the pyramid's maps to ``num_levels`` maps, each half the last size."""
+        """The backbone's and the pyramid's maps to ``num_levels`` maps.
+
+        Each has half the size of the one before, rounded up.
+        """
 
 
 class AnchorGenerator(nn.Module, ABC):
@@ -191,8 +257,18 @@ class Preprocessor(nn.Module, ABC):
     """Height and width of the batch are padded to a multiple of it."""
 
     @abstractmethod
-    def forward(self, images: Sequence[Tensor]) -> ImageList:
-        """Uint8 RGB images (3, h, w), on any device, to one padded batch on the model's."""
+    def forward(self, images: Sequence[Tensor], canvas: tuple[int, int] | None = None) -> ImageList:
+        """Uint8 RGB images (3, h, w), on any device, to one padded batch on the model's.
+
+        Args:
+            images: The images of a batch, or of a part of one.
+            canvas: (height, width) to pad to, then rounded up; None: the greatest of the images.
+        """
+
+    def padded_size(self, canvas: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of what ``forward`` makes for this canvas: rounded up to the divisor."""
+        height, width = (-(-side // self.size_divisor) * self.size_divisor for side in canvas)
+        return height, width
 
 
 class Postprocessor(nn.Module, ABC):

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .sync_batch_norm import SyncBatchNorm
+
 NormName = Literal["", "BN", "FrozenBN", "SyncBN", "GN"]
 InitName = Literal["caffe2", "xavier"]
 
@@ -66,7 +68,7 @@ def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module | N
     makers: dict[str, Callable[[int, float], nn.Module]] = {
         "BN": nn.BatchNorm2d,
         "FrozenBN": FrozenBatchNorm2d,
-        "SyncBN": nn.SyncBatchNorm,
+        "SyncBN": SyncBatchNorm,
         "GN": lambda num, eps: nn.GroupNorm(math.gcd(32, num), num, eps),
     }
     if name and name not in makers:

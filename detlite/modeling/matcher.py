@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..ops import box_iou, match_anchors
 from ..ranges import Fraction
 from .interfaces import Matcher
 from .registries import MATCHER_REGISTRY
+
+# The corners of an anchor that nothing shall match: no area, and far from every object.
+NOWHERE = -1e6
 
 
 @MATCHER_REGISTRY.register
@@ -73,3 +78,47 @@ def _assign_best(gt_boxes: Tensor, anchors: Tensor, matched: Tensor, labels: Ten
         is_best = iou == iou.max()
         matched.masked_fill_(is_best, i)
         labels.masked_fill_(is_best, 1)
+
+
+def match_within_images(
+    matcher: Matcher,
+    gt_boxes: Sequence[Tensor],
+    anchors: Tensor,
+    image_sizes: Sequence[tuple[int, int]],
+    size_divisor: int,
+) -> tuple[Tensor, Tensor]:
+    """Match a batch as if the anchors on an image's padding did not exist.
+
+    Args:
+        matcher: Any.
+        gt_boxes: (G, 4) of each image.
+        anchors: (R, 4).
+        image_sizes: (height, width) of each image without padding.
+        size_divisor: An image reaches as far as its own size, rounded up to a multiple of it.
+
+    Returns:
+        Indices (N, R) and labels (N, R), -1 for the anchors beyond.
+    """
+    results = []
+    for boxes, size in zip(gt_boxes, image_sizes, strict=True):
+        is_outside = _beyond(anchors, size, size_divisor)
+        matched, labels = matcher([boxes], anchors.masked_fill(is_outside, NOWHERE))
+        results.append((matched, labels.masked_fill(is_outside[:, 0], -1)))
+    indices, labels = (torch.cat(parts) for parts in zip(*results, strict=True))
+    return indices, labels
+
+
+def values_of_matched(values: Sequence[Tensor], matched: Tensor) -> Tensor:
+    """Values (G, ...) of each image at its indices, of (N, R): (N, R, ...)."""
+    # One row more, which an image without ground truth is given.
+    spare = values[0].new_zeros(1, *values[0].shape[1:])
+    padded = pad_sequence([*values, spare], batch_first=True)
+    return padded[torch.arange(len(values), device=matched.device)[:, None], matched]
+
+
+def _beyond(anchors: Tensor, image_size: tuple[int, int], size_divisor: int) -> Tensor:
+    """Which anchors (R, 4) have their centre beyond the padded image, (R, 1) bool."""
+    height, width = (-(-side // size_divisor) * size_divisor for side in image_size)
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(dim=1)
+    # Many centres lie on the border itself, which is beyond, but for the corners' rounding.
+    return ((x > width - 0.01) | (y > height - 0.01))[:, None]

@@ -1,11 +1,13 @@
 """From images of several sizes to the network's input."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..ranges import PositiveFloat, PositiveInt
 from ..structures import ImageList
 from .interfaces import Preprocessor
@@ -40,7 +42,7 @@ class ImageNormalizer(Preprocessor):
         self.channel_order = channel_order
         self.size_divisor = size_divisor
 
-    def forward(self, images: Sequence[Tensor]) -> ImageList:
+    def forward(self, images: Sequence[Tensor], canvas: tuple[int, int] | None = None) -> ImageList:
         """Normalize images (3, h, w) and pad them with zeros, the mean colour."""
         normalized = []
         for image in images:
@@ -48,4 +50,41 @@ class ImageNormalizer(Preprocessor):
                 raise ValueError(f"images must have shape (3, h, w), got {tuple(image.shape)}")
             image = (image.to(self.mean.device, non_blocking=True) - self.mean) / self.std
             normalized.append(image.flip(0) if self.channel_order == "BGR" else image)
-        return ImageList.from_tensors(normalized, size_divisor=self.size_divisor)
+        return ImageList.from_tensors(normalized, size_divisor=self.size_divisor, canvas=canvas)
+
+
+def pad_to_canvas(
+    preprocessor: Preprocessor, images: Sequence[Tensor], canvas: tuple[int, int]
+) -> ImageList:
+    """Preprocess a part of a batch as if the whole batch had come.
+
+    Args:
+        preprocessor: Any; one that takes no canvas serves where the canvas is that of the images.
+        images: (3, h, w) each.
+        canvas: (height, width) of the whole batch.
+
+    Raises:
+        UserError: The preprocessor cannot, or does not, make the size of the canvas.
+    """
+    name = type(preprocessor).__name__
+    if "canvas" in inspect.signature(preprocessor.forward).parameters:
+        batch = preprocessor(images, canvas=canvas)
+    else:
+        own = tuple(max(image.shape[axis] for image in images) for axis in (-2, -1))
+        if own != tuple(canvas):
+            raise UserError(
+                f"preprocessor {name} takes no `canvas`, and the images of this process, up to "
+                f"(height, width) {own}, must be padded to {tuple(canvas)}, the size of the whole "
+                "batch; give its forward a second argument `canvas`, as the contract "
+                "(detlite.modeling.interfaces.Preprocessor) has it, or train in one process "
+                "with train.accumulate=1"
+            )
+        batch = preprocessor(images)
+    size, expected = tuple(batch.tensor.shape[-2:]), tuple(preprocessor.padded_size(canvas))
+    if size != expected:
+        raise UserError(
+            f"preprocessor {name} padded a batch to (height, width) {size}, and its padded_size "
+            f"says {expected} for the canvas {tuple(canvas)}; the two must agree, see the "
+            "contract (detlite.modeling.interfaces.Preprocessor)"
+        )
+    return batch

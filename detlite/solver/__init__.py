@@ -1,7 +1,10 @@
-"""How weights move: optimizers and learning rate schedules."""
+"""How weights move: which of them, in which groups, optimizers and learning rate schedules."""
 
-from .lr_schedule import WarmupCosineLR, WarmupMultiStepLR
-from .optimizer import build_optimizer, parameter_groups
+from .batch_scaling import scale_to_batch
+from .freezing import freeze_parameters, frozen_norms
+from .grouping import parameter_groups
+from .lr_schedule import WarmupCosineLR, WarmupMultiStepLR, build_schedule
+from .optimizer import build_optimizer, group_table
 from .registries import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 
 __all__ = [
@@ -10,5 +13,10 @@ __all__ = [
     "WarmupCosineLR",
     "WarmupMultiStepLR",
     "build_optimizer",
+    "build_schedule",
+    "freeze_parameters",
+    "frozen_norms",
+    "group_table",
     "parameter_groups",
+    "scale_to_batch",
 ]

@@ -9,9 +9,11 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from ..ranges import Fraction, NonNegativeInt, PositiveFloat
+from ..errors import ConfigError
+from ..ranges import Fraction, Iterations, PositiveFloat
+from ..registry import Block
 from .registries import SCHEDULE_REGISTRY
 
 
@@ -53,9 +55,9 @@ class WarmupMultiStepLR(_WarmupLR):
         self,
         optimizer: torch.optim.Optimizer,
         *,
-        milestones: list[NonNegativeInt],
+        milestones: list[Iterations],
         gamma: PositiveFloat = 0.1,
-        warmup_iters: NonNegativeInt = 1000,
+        warmup_iters: Iterations = 1000,
         warmup_factor: Fraction = 0.001,
     ) -> None:
         if list(milestones) != sorted(milestones):
@@ -85,7 +87,7 @@ class WarmupCosineLR(_WarmupLR):
         max_iter: int,
         *,
         end_factor: Fraction = 0.0,
-        warmup_iters: NonNegativeInt = 1000,
+        warmup_iters: Iterations = 1000,
         warmup_factor: Fraction = 0.001,
     ) -> None:
         self.max_iter = max_iter
@@ -97,3 +99,31 @@ class WarmupCosineLR(_WarmupLR):
         length = max(self.max_iter - self.warmup_iters, 1)
         progress = min(max(iteration - self.warmup_iters, 0) / length, 1.0)
         return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_schedule(block: Block, optimizer: torch.optim.Optimizer, max_iter: int) -> LRScheduler:
+    """Build the schedule of a block.
+
+    CyclicLR and OneCycleLR, whose rates replace the optimizer's, give each parameter group its
+    share: the rate times the group's ``lr_factor``.
+
+    Raises:
+        ConfigError: The schedule waits for a metric, as ReduceLROnPlateau does.
+        ValueError: The schedule refuses a value.
+    """
+    component = SCHEDULE_REGISTRY.get(block.name)
+    if component is ReduceLROnPlateau:
+        raise ConfigError(
+            "schedule 'ReduceLROnPlateau' waits for a metric, and a schedule here knows the "
+            "iteration only; take another, such as WarmupMultiStepLR or WarmupCosineLR"
+        )
+    arguments = Block(block)
+    factors = [group.get("lr_factor", 1.0) for group in optimizer.param_groups]
+    if component in (CyclicLR, OneCycleLR) and any(factor != 1 for factor in factors):
+        for key in ("base_lr", "max_lr"):
+            if isinstance(block.get(key), int | float):
+                arguments[key] = [block[key] * factor for factor in factors]
+    schedule: LRScheduler = SCHEDULE_REGISTRY.build(
+        arguments, optimizer=optimizer, max_iter=max_iter
+    )
+    return schedule

@@ -1,7 +1,8 @@
 """The containers that travel between parts."""
 
+from .batch_share import BatchShare
 from .image_list import ImageList
 from .instances import Instances
 from .shape_spec import ShapeSpec
 
-__all__ = ["ImageList", "Instances", "ShapeSpec"]
+__all__ = ["BatchShare", "ImageList", "Instances", "ShapeSpec"]

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 
 from ..errors import UserError
+from .distributed import is_first_to_say
 
 USER_MISTAKE = 2
+STOPPED = 75  # sysexits.h's EX_TEMPFAIL: try again later, here with --resume
 INTERRUPTED = 130
 CUT_OFF = 141  # as a shell tells of SIGPIPE
 
@@ -26,12 +28,12 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
     except UserError as error:
         if arguments.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         sys.exit(USER_MISTAKE)
     except FloatingPointError as error:
         if arguments.debug:
             raise
-        print(f"error: training diverged: {error}", file=sys.stderr)
+        _tell(f"error: training diverged: {error}")
         sys.exit(1)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; flushing at the exit would fail once more.
@@ -42,3 +44,10 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
             raise
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _tell(text: str) -> None:
+    """Print for the user, once where several processes have found the same."""
+    if is_first_to_say(text):
+        who = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
+        print(f"{who}{text}", file=sys.stderr)

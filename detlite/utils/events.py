@@ -22,6 +22,10 @@ class MetricBuffer:
             value = value.detach() if isinstance(value, Tensor) else float(value)
             self._values.setdefault(name, []).append(value)
 
+    def set(self, name: str, value: float) -> None:
+        """Let a name have this value alone, such as a count since the run began."""
+        self._values[name] = [float(value)]
+
     def take(self) -> dict[str, float]:
         """The mean of each name since the last call, then forget them."""
         means = {}
@@ -29,7 +33,16 @@ class MetricBuffer:
             tensors = [value for value in values if isinstance(value, Tensor)]
             numbers = [value for value in values if not isinstance(value, Tensor)]
             if tensors:
-                numbers += torch.stack([tensor.float() for tensor in tensors]).tolist()
+                # float64: the mean is the same when values have been through a checkpoint.
+                numbers += torch.stack([tensor.double() for tensor in tensors]).tolist()
             means[name] = sum(numbers) / len(numbers)
         self._values.clear()
         return means
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The values since the last call of ``take``, as numbers."""
+        return {name: [float(value) for value in values] for name, values in self._values.items()}
+
+    def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
+        """Go on with the values of ``state_dict``."""
+        self._values = {name: list(values) for name, values in state.items()}

@@ -1,7 +1,9 @@
 """Logging of the package: to the terminal in colours, to a file in full."""
 
 import logging
+import logging.handlers
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from termcolor import colored
@@ -18,6 +20,14 @@ class _TerminalHandler(logging.Handler):
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
             self.handleError(record)
+
+
+class _LastingFileHandler(logging.handlers.WatchedFileHandler):
+    """Opens its file anew where that, or its folder, was removed; earlier lines are lost then."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 class _Formatter(logging.Formatter):
@@ -55,8 +65,7 @@ def setup_logger(output_dir: str | Path | None = None, *, main_process: bool = T
     terminal.setFormatter(_Formatter(color=sys.stderr.isatty()))
     logger.addHandler(terminal)
     if output_dir is not None and main_process:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        file = _LastingFileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
         file.setFormatter(_Formatter(color=False))
         logger.addHandler(file)
 

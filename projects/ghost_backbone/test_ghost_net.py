@@ -90,6 +90,16 @@ def test_output_shape_tells_what_forward_gives(width, norm, out_features):
         assert features[name].shape == size
 
 
+def test_sizes_that_the_strides_do_not_divide_are_rounded_up():
+    load_config(SHAPES)
+    backbone = BACKBONE_REGISTRY.build({"name": "GhostNet", "width": 0.5}).eval()
+    with torch.inference_mode():
+        features = backbone(torch.zeros(1, 3, 61, 90))
+    for name, spec in backbone.output_shape().items():
+        size = tuple(math.ceil(side / spec.stride) for side in (61, 90))
+        assert features[name].shape[-2:] == size
+
+
 def test_stages_after_the_last_one_asked_for_are_not_built():
     assert list(ghost_net(out_features=["res3"]).stages) == ["res1", "res2", "res3"]
 

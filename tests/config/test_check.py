@@ -65,7 +65,7 @@ def test_blocks_within_blocks_are_checked(checked):
         ),
         (
             "solver: {foo: 1}",
-            "x.yaml:1: section 'solver' has no 'foo'; it has clip_gradients, max_iter, optimizer",
+            "x.yaml:1: section 'solver' has no 'foo'; it has clip_gradients, freeze, layer_decay",
         ),
         (
             "solver: {max_iter: 0}",
@@ -86,6 +86,15 @@ def test_blocks_within_blocks_are_checked(checked):
             "solver: {clip_gradients: 10}",
             "x.yaml:1: section 'solver.clip_gradients' must be a mapping `key: value`, got 10",
         ),
+        (
+            "solver: {parameter_groups: [{match: a*, lr_facter: 2}]}",
+            "x.yaml:1: section 'solver.parameter_groups.0' has no 'lr_facter'; did you mean 'lr_fa",
+        ),
+        (
+            "solver: {parameter_groups: [{match: a*}, {lr_factor: -1, match: b}]}",
+            "section 'solver.parameter_groups.1' key 'lr_factor' must be a number >= 0, got -1",
+        ),
+        ("solver: {parameter_groups: [head]}", "'solver.parameter_groups.0' must be a mapping"),
         (
             "solver: {optimizer: SGD}",
             "x.yaml:1: solver.optimizer must be a block that names the optimizer, e.g. {name: SGD}",

@@ -117,6 +117,51 @@ def test_a_skipped_image_is_told_in_the_log(painted_dataset, caplog):
     assert "001.jpg' is broken" in caplog.text
 
 
+def test_the_keys_of_the_config_reach_the_loaders(painted_dataset):
+    dataset = painted_dataset(4)
+    section = {"read_retries": 5, "sample_timeout": 7.0, "lost_sample": "skip"}
+    given = config(broken_image="skip", num_workers=1, **section)
+    given.imports = ["json"]
+    train, test = build_train_loader(given, [dataset]), build_test_loader(given, dataset)
+    for loader in (train, test):
+        assert (loader.sample_timeout, loader.lost_sample) == (7.0, "skip")
+        assert loader.data.read_retries == 5
+        assert loader.data.modules.entries == ["json"]
+        assert loader.loader.num_workers == 1
+    assert train.data.skip_broken
+    assert not build_train_loader(config(), [dataset]).data.skip_broken
+
+
+def test_images_that_are_left_out_take_no_place_of_another(painted_dataset):
+    given = config(keep_empty_images=False, broken_image="skip")
+    loader = build_train_loader(given, [painted_dataset(6)])
+    assert loader.data.replacements.tolist() == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shares_of_the_ranks_may_differ(painted_dataset, monkeypatch, world_size):
+    datasets = [painted_dataset(9)]
+    whole = take(build_train_loader(config(batch_size=8), datasets), 3)
+    monkeypatch.setattr("detlite.data.build.world_size", lambda: world_size)
+    for r in range(world_size):
+        monkeypatch.setattr("detlite.data.build.rank", lambda r=r: r)
+        shares = take(build_train_loader(config(batch_size=8), datasets), 3)
+        assert shares == [batch[r::world_size] for batch in whole]
+
+
+def test_accumulation_needs_an_image_for_each_part(painted_dataset):
+    given = config(batch_size=2)
+    given.train.accumulate = 3
+    with pytest.raises(ConfigError, match=r"train\.accumulate 3 need at least 3 images a step"):
+        build_train_loader(given, [painted_dataset(4)])
+
+
+@pytest.mark.parametrize(("section", "told"), [({"sample_timeout": 9.0}, True), ({}, False)])
+def test_a_timeout_that_nothing_can_keep_is_told(painted_dataset, caplog, section, told):
+    build_train_loader(config(num_workers=0, **section), [painted_dataset(4)])
+    assert ("data.sample_timeout=9 has no effect with data.num_workers=0" in caplog.text) is told
+
+
 def test_no_data_set_is_an_error_that_shows_one():
     with pytest.raises(ConfigError, match=r"data\.train names no data set; .* e\.g\. data\.train"):
         build_datasets([], "data.train")

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from detlite.data import ResizeShortestEdge, TestData, TrainingData, transform_sample
+from detlite.data import ResizeShortestEdge, TestData, TrainingData, mapper, transform_sample
 from detlite.data.mapper import MAX_ATTEMPTS, BrokenSample, seeded
 from detlite.data.samplers import SamplePosition
 
@@ -164,7 +164,7 @@ def test_a_broken_image_is_reported_and_not_raised(painted_dataset):
 
 
 def test_a_broken_image_is_replaced_by_another_that_the_position_decides(painted_dataset):
-    data = TrainingData([painted_dataset(6, broken=[1])], TRANSFORMS, replacements=np.arange(6))
+    data = TrainingData([painted_dataset(6, broken=[1])], TRANSFORMS, skip_broken=True)
     sample = data[SamplePosition(5, 1)]
     assert "001.jpg' is broken" in sample["skipped"][0]
     assert not sample["file_name"].endswith("001.jpg")
@@ -173,8 +173,46 @@ def test_a_broken_image_is_replaced_by_another_that_the_position_decides(painted
     assert len(others) > 2
 
 
+def test_pauses_between_attempts_to_read_grow(painted_dataset, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(mapper.time, "sleep", pauses.append)
+    data = TestData(painted_dataset(3, broken=[1]), [], read_retries=3)
+    broken = data[1]
+    assert isinstance(broken, BrokenSample)
+    assert "001.jpg' is broken" in broken
+    assert broken.endswith("(the last of 4 attempts)")
+    assert pauses == [0.1, 0.2, 0.4]
+
+
+def test_a_file_that_is_there_at_the_second_attempt_is_the_sample(painted_dataset, monkeypatch):
+    dataset = painted_dataset(3)
+    path = dataset.folder / "001.jpg"
+    whole = path.read_bytes()
+    expected = content(TrainingData([dataset], TRANSFORMS)[SamplePosition(4, 1)])
+    path.write_bytes(whole[:300])
+    monkeypatch.setattr(mapper.time, "sleep", lambda _: path.write_bytes(whole))
+    data = TrainingData([dataset], TRANSFORMS, read_retries=1)
+    sample = data[SamplePosition(4, 1)]
+    assert content(sample) == expected
+    assert (sample["retried_reads"], sample["skipped"]) == (1, [])
+    assert data[SamplePosition(5, 1)]["retried_reads"] == 0
+
+
+def test_an_image_is_passed_over_only_where_it_was_lost(painted_dataset):
+    data = TrainingData([painted_dataset(6)], [], replacements=np.array([2]))
+    data.lost = {7: [1]}
+    sample = data[SamplePosition(7, 1)]
+    assert sample["file_name"].endswith("002.jpg")
+    (message,) = sample["skipped"]
+    assert isinstance(message, mapper.LostImage)
+    assert "001.jpg" in message
+    assert data[SamplePosition(8, 1)]["file_name"].endswith("001.jpg")
+    data.lost = {7: [1, 2]}
+    assert isinstance(data[SamplePosition(7, 1)], BrokenSample)
+
+
 def test_when_nothing_can_be_read_skipping_ends(painted_dataset):
-    data = TrainingData([painted_dataset(2, broken=[0, 1])], [], replacements=np.arange(2))
+    data = TrainingData([painted_dataset(2, broken=[0, 1])], [], skip_broken=True)
     broken = data[SamplePosition(0, 0)]
     assert isinstance(broken, BrokenSample)
     assert broken.startswith(f"{MAX_ATTEMPTS} images in a row could not be read, the last because")

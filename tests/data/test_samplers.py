@@ -1,16 +1,18 @@
 import itertools
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from detlite import SAMPLER_REGISTRY
+from detlite import SAMPLER_REGISTRY, ConfigError
 from detlite.data.samplers import (
     RepeatFactorSampler,
     SequentialSampler,
     ShuffleSampler,
-    TestSampler,
+    TestBatchSampler,
     TrainingBatchSampler,
+    TrainingSampler,
 )
 
 
@@ -79,23 +81,116 @@ def test_a_resumed_run_gets_the_batches_of_one_that_was_never_stopped(grouped, s
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("world_size", [2, 3, 6])
+@pytest.mark.parametrize("world_size", [2, 3, 5, 8])
 def test_the_ranks_share_the_global_batch(grouped, world_size):
     groups = groups_of(20) if grouped else None
-    options = {"batch_size": 6, "groups": groups, "start": 3}
+    options = {"batch_size": 8, "groups": groups, "start": 3}
     whole = take(TrainingBatchSampler(shuffle(20), **options), 80)
     ranks = [
         take(TrainingBatchSampler(shuffle(20), **options, rank=r, world_size=world_size), 80)
         for r in range(world_size)
     ]
     for batch, *shares in zip(whole, *ranks, strict=True):
-        assert {len(share) for share in shares} == {6 // world_size}
-        assert sorted(itertools.chain(*shares)) == sorted(batch)
+        lengths = [len(share) for share in shares]
+        assert sum(lengths) == 8
+        assert max(lengths) - min(lengths) <= 1
+        assert [batch[r::world_size] for r in range(world_size)] == shares
 
 
-def test_a_batch_that_the_ranks_cannot_share_evenly_is_refused():
-    with pytest.raises(ValueError, match="multiple of the 3 processes, got 4"):
-        TrainingBatchSampler(shuffle(5), batch_size=4, world_size=3)
+def test_a_batch_of_eight_on_three_ranks_is_three_three_and_two():
+    shares = [
+        take(TrainingBatchSampler(shuffle(20), batch_size=8, rank=r, world_size=3), 1)[0]
+        for r in range(3)
+    ]
+    assert [len(share) for share in shares] == [3, 3, 2]
+
+
+def test_ranks_accumulation_and_restarts_leave_the_global_sequence_as_it_is():
+    groups = groups_of(37)
+    whole = take(TrainingBatchSampler(shuffle(37), batch_size=6, groups=groups), 90)
+    iteration, sequence = 0, []
+    for stop, world_size, accumulate in [(7, 1, 1), (40, 2, 3), (70, 4, 1), (90, 5, 1)]:
+        options = {"batch_size": 6, "groups": groups, "start": iteration}
+        options |= {"world_size": world_size, "accumulate": accumulate}
+        ranks = [
+            take(TrainingBatchSampler(shuffle(37), **options, rank=r), stop - iteration)
+            for r in range(world_size)
+        ]
+        for shares in zip(*ranks, strict=True):
+            batch = [None] * 6
+            for r, share in enumerate(shares):
+                batch[r::world_size] = share
+            sequence.append(batch)
+        iteration = stop
+    assert sequence == whole
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "accumulate"), [(2, 3, 1), (5, 3, 2), (1, 1, 2)]
+)
+def test_a_part_without_an_image_is_refused(batch_size, world_size, accumulate):
+    options = {"world_size": world_size, "accumulate": accumulate}
+    with pytest.raises(ConfigError) as error:
+        TrainingBatchSampler(shuffle(9), batch_size=batch_size, **options)
+    assert str(error.value).startswith(
+        f"data.batch_size is {batch_size}, but {world_size} processes with train.accumulate "
+        f"{accumulate} need at least {world_size * accumulate} images a step"
+    )
+    TrainingBatchSampler(shuffle(9), batch_size=world_size * accumulate, **options)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_run_goes_on_at_its_millionth_iteration_at_once(grouped):
+    sampler = shuffle(12)
+    groups = groups_of(12) if grouped else None
+    start = time.perf_counter()
+    batches = take(TrainingBatchSampler(sampler, batch_size=2, groups=groups, start=1_000_000), 1)
+    assert time.perf_counter() - start < 1
+    if not grouped:
+        # Position 2,000,000 is 8 images into epoch 166,666.
+        epoch = sampler.epoch(166_666).tolist()
+        assert batches == [[(2_000_000, epoch[8]), (2_000_001, epoch[9])]]
+
+
+@pytest.mark.parametrize("name", ["ShuffleSampler", "SequentialSampler", "RepeatFactorSampler"])
+def test_the_size_of_an_epoch_is_that_of_the_epoch(name):
+    classes = [np.array([0]), np.array([0, 1]), np.array([0]), np.array([], np.int64)]
+    threshold = {"threshold": 0.7} if name == "RepeatFactorSampler" else {}
+    sampler = SAMPLER_REGISTRY.build(
+        {"name": name, **threshold}, images=np.arange(4), image_classes=classes, seed=1
+    )
+    sizes = [sampler.epoch_size(epoch) for epoch in range(50)]
+    assert sizes == [len(sampler.epoch(epoch)) for epoch in range(50)]
+    assert (len(set(sizes)) > 1) is bool(threshold)
+
+
+class Growing(TrainingSampler):
+    """A project's sampler: epochs of 1, 2, 3, ... images, and perhaps a wrong size."""
+
+    wrong = 0
+
+    def epoch(self, epoch):
+        return np.arange(epoch + 1)
+
+    def epoch_size(self, epoch):
+        return super().epoch_size(epoch) + self.wrong
+
+
+def test_a_sampler_of_a_project_need_not_say_the_size_of_its_epochs():
+    sampler = Growing(images=np.arange(3), image_classes=[], seed=0)
+    batches = take(TrainingBatchSampler(sampler, batch_size=2, start=2), 3)
+    assert batches == [[(4, 1), (5, 2)], [(6, 0), (7, 1)], [(8, 2), (9, 3)]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(1, r"Growing.epoch_size\(0\) is 2, but epoch 0 has 1 images"), (-1, "epoch 0 has no image")],
+)
+def test_a_sampler_that_a_run_could_not_go_on_with_is_refused(wrong, told):
+    sampler = Growing(images=np.arange(3), image_classes=[], seed=0)
+    sampler.wrong = wrong
+    with pytest.raises(ValueError, match=told):
+        take(TrainingBatchSampler(sampler, batch_size=1), 1)
 
 
 def test_batches_hold_one_group_apart_from_one_in_a_window():
@@ -173,11 +268,25 @@ def test_repeated_images_come_as_often_as_their_factors_say():
 @pytest.mark.parametrize("num_images", [0, 1, 5, 6, 7, 100])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_each_test_image_comes_once_over_all_ranks(num_images, world_size):
-    shares = [list(TestSampler(num_images, r, world_size)) for r in range(world_size)]
+    samplers = [
+        TestBatchSampler(num_images, batch_size=3, rank=r, world_size=world_size)
+        for r in range(world_size)
+    ]
+    shares = [list(itertools.chain(*sampler)) for sampler in samplers]
     assert list(itertools.chain(*shares)) == list(range(num_images))
-    lengths = [len(TestSampler(num_images, r, world_size)) for r in range(world_size)]
-    assert lengths == [len(share) for share in shares]
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
+
+
+def test_test_batches_begin_where_they_are_told_to():
+    sampler = TestBatchSampler(5, batch_size=2)
+    assert list(sampler) == [[0, 1], [2, 3], [4]]
+    sampler.start = 2
+    assert list(sampler) == [[4]]
+    assert len(sampler) == 3
+    sampler.start = 3
+    assert list(sampler) == []
 
 
 def test_samplers_are_built_from_blocks():

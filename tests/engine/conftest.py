@@ -3,8 +3,10 @@
 import pathlib
 
 import pytest
+import torch
+from torch import nn
 
-from detlite import build_trainer, load_config
+from detlite import Trainer, build_trainer, load_config
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 TINY = [
@@ -22,6 +24,12 @@ TINY = [
     "test.batch_size=2",
     "test.precision=fp32",
 ]
+
+
+@pytest.fixture(scope="session")
+def tiny_values():
+    """The file and the overrides of a tiny config, for a process of its own."""
+    return CONFIGS / "quickstart.yaml", TINY
 
 
 @pytest.fixture
@@ -45,3 +53,27 @@ def train(tiny_config):
         return trainer
 
     return run
+
+
+class _Distance(nn.Module):
+    """Loss 0.5 * |w - x|^2, whose steps can be worked by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+
+    def forward(self, batch):
+        return {"loss_a": 0.5 * ((self.w - batch[0]["x"]) ** 2).sum()}
+
+
+@pytest.fixture
+def small_trainer():
+    """Make a trainer of two weights, with hooks in order; a step takes no time at all."""
+
+    def make(*hooks, max_iter=4, **arguments):
+        model = _Distance()
+        loader = [[{"x": torch.tensor([1.0, 2.0])}]] * 100
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        return Trainer(model, optimizer, loader, max_iter=max_iter, hooks=hooks, **arguments)
+
+    return make

@@ -3,12 +3,14 @@
 import json
 import logging
 import math
+import random
 
 import cv2
 import pytest
 import torch
 
 from detlite import HOOK_REGISTRY, HookBase, build_trainer
+from detlite.checkpoint import load_checkpoint
 from detlite.engine import hooks
 from detlite.errors import ConfigError
 from detlite.utils.events import MetricBuffer
@@ -73,7 +75,7 @@ def test_a_changed_hook_keeps_the_period_of_its_section(tiny_config):
     periods = {type(hook).__name__: hook.period for hook in build_trainer(config).hooks
                if hasattr(hook, "period")}  # fmt: skip
     assert periods == {
-        "Evaluation": 3, "MetricSummary": 7, "PeriodicCheckpointer": 5, "NonFiniteLossCheck": 20
+        "Evaluation": 3, "MetricSummary": 7, "PeriodicCheckpointer": 5, "NonFiniteLossCheck": 1
     }  # fmt: skip
 
 
@@ -167,3 +169,67 @@ def test_metrics_wait_for_the_device_only_when_they_are_taken():
     buffer.put({"a": torch.tensor(3.0)})
     assert buffer.take() == {"a": 2.0, "b": 2.0}
     assert buffer.take() == {}
+
+
+def test_the_plain_weights_are_evaluated_beside_the_average(train, tmp_path):
+    plain = train("solver.optimizer.lr=0.02", output="plain").results["shapes_9"]["bbox"]
+    trainer = train(
+        "solver.optimizer.lr=0.02",
+        "train.ema={decay: 0.99}",
+        "train.hooks=[{name: Evaluation, without_average: true}]",
+    )
+    tasks = trainer.results["shapes_9"]
+    assert tasks["bbox_plain"] == pytest.approx(plain, nan_ok=True)
+    found = {}
+    for folder in ("inference", "inference_plain"):
+        text = (tmp_path / "run" / folder / "shapes_9/results.json").read_text()
+        found[folder] = json.loads(text)["bbox"]["AP"]
+    assert found["inference"] == pytest.approx(tasks["bbox"]["AP"])
+    assert found["inference_plain"] == pytest.approx(tasks["bbox_plain"]["AP"])
+    assert '"bbox_plain/AP"' in (tmp_path / "run/metrics.json").read_text()
+    files = [trainer_weights(tmp_path, name) for name in ("model_final", "model_final_plain")]
+    assert torch.equal(files[0]["head.cls_score.bias"], trainer.ema.weights["head.cls_score.bias"])
+    weights = trainer.model.state_dict()
+    assert all(torch.equal(value, files[1][name]) for name, value in weights.items())
+
+
+def trainer_weights(tmp_path, name):
+    return load_checkpoint(tmp_path / f"run/{name}.pth")["model"]
+
+
+def test_an_evaluation_leaves_random_numbers_and_modes_as_they_were(small_trainer):
+    def evaluate(model, folder="inference"):
+        torch.rand(3)
+        random.random()
+        model.eval()
+        return {"set": {"bbox": {"AP": 1.0}}}
+
+    numbers = []
+    for period in (0, 1):
+        torch.manual_seed(5)
+        random.seed(5)
+        trainer = small_trainer(hooks.Evaluation(evaluate=evaluate, period=period))
+        trainer.train()
+        assert trainer.model.training
+        numbers.append((torch.rand(1).item(), random.random()))
+    assert numbers[0] == numbers[1]
+
+
+def test_pictures_are_drawn_with_every_evaluation_or_by_their_own_period(tiny_config):
+    drawn = {}
+    for period in ("null", 3):
+        config = tiny_config(
+            f"train.hooks=[{{name: PredictionPictures, num_images: 1, period: {period}}}]",
+            "test.eval_period=2",
+        )
+        trainer = build_trainer(config)
+        seen = drawn[period] = []
+
+        class Look(HookBase):
+            def after_step(self, trainer, seen=seen):
+                seen.append(len(trainer.pictures))
+
+        trainer.hooks.insert(names(trainer).index("MetricSummary"), Look())
+        trainer.train()
+        assert all(module.training for module in [trainer.model])
+    assert drawn == {"null": [0, 1, 0, 1], 3: [0, 0, 1, 1]}

@@ -11,6 +11,7 @@ from detlite.modeling.layers import (
     init_xavier,
     make_norm,
 )
+from detlite.modeling.sync_batch_norm import SyncBatchNorm
 
 
 def draw_norm(norm):
@@ -42,7 +43,7 @@ def test_frozen_batch_norm_keeps_the_type_of_its_input(dtype):
     torch.testing.assert_close(result.float(), norm(x), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, SyncBatchNorm])
 def test_freezing_keeps_what_a_batch_norm_computes(kind):
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(draw_norm(kind(4, eps=1e-3))))
     plain = nn.Sequential(module[0], nn.BatchNorm2d(4, eps=1e-3)).eval()
@@ -59,7 +60,7 @@ def test_freezing_keeps_what_a_batch_norm_computes(kind):
     ("name", "kind"),
     [
         ("BN", nn.BatchNorm2d),
-        ("SyncBN", nn.SyncBatchNorm),
+        ("SyncBN", SyncBatchNorm),
         ("FrozenBN", FrozenBatchNorm2d),
         ("GN", nn.GroupNorm),
     ],

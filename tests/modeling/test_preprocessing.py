@@ -63,3 +63,14 @@ def test_what_is_no_rgb_image_is_refused(shape):
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         ImageNormalizer()([])
+
+
+@pytest.mark.parametrize(("divisor", "size"), [(1, (41, 60)), (32, (64, 64))])
+def test_a_part_of_a_batch_is_padded_to_the_canvas_of_the_whole(divisor, size):
+    normalizer = ImageNormalizer(size_divisor=divisor)
+    whole = normalizer([draw_image(10, 60), draw_image(41, 33)])
+    part = normalizer([draw_image(10, 60)], canvas=(41, 60))
+    assert part.tensor.shape[-2:] == whole.tensor.shape[-2:] == size
+    assert normalizer.padded_size((41, 60)) == size
+    assert torch.equal(part.tensor[0], whole.tensor[0])
+    assert part.image_sizes == [(10, 60)]

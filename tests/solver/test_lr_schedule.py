@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from detlite import SCHEDULE_REGISTRY
-from detlite.solver import WarmupCosineLR, WarmupMultiStepLR
+from detlite.errors import ConfigError
+from detlite.registry import Block
+from detlite.solver import WarmupCosineLR, WarmupMultiStepLR, build_schedule
 
 
 def rates(make, steps, lr=0.1):
@@ -66,3 +68,45 @@ def test_each_parameter_group_keeps_its_own_base_rate():
     optimizer = torch.optim.SGD(groups)
     WarmupMultiStepLR(optimizer, milestones=[], warmup_iters=2, warmup_factor=0.5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
+
+
+def grouped_optimizer(*factors):
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": factor, "lr_factor": factor}
+        for factor in factors
+    ]
+    return torch.optim.SGD(groups, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block(name="OneCycleLR", max_lr=0.4, total_steps=10),
+        Block(name="CyclicLR", base_lr=0.1, max_lr=0.4, step_size_up=3),
+        Block(name="WarmupMultiStepLR", milestones=[4], warmup_iters=2),
+        Block(name="LinearLR", total_iters=4),
+    ],
+)
+def test_every_schedule_keeps_the_ratio_of_the_groups(block):
+    optimizer = grouped_optimizer(1.0, 0.25)
+    schedule = build_schedule(block, optimizer, 10)
+    seen = set()
+    for _ in range(8):
+        plain, reduced = (group["lr"] for group in optimizer.param_groups)
+        assert reduced == pytest.approx(0.25 * plain)
+        seen.add(plain)
+        optimizer.step()
+        schedule.step()
+    assert len(seen) > 1
+    assert max(seen) <= block.get("max_lr", 1.0) + 1e-9
+
+
+def test_rates_that_are_given_by_group_are_taken_as_they_are():
+    optimizer = grouped_optimizer(1.0, 0.25)
+    build_schedule(Block(name="OneCycleLR", max_lr=[0.5, 0.2], total_steps=9), optimizer, 9)
+    assert [group["max_lr"] for group in optimizer.param_groups] == [0.5, 0.2]
+
+
+def test_a_schedule_that_waits_for_a_metric_is_refused():
+    with pytest.raises(ConfigError, match="'ReduceLROnPlateau' waits for a metric"):
+        build_schedule(Block(name="ReduceLROnPlateau"), grouped_optimizer(1.0), 10)

@@ -1,9 +1,12 @@
 """Which parameters get which weight decay, and optimizers by name."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
+from detlite.config.schema import ParameterGroup
 from detlite.errors import ConfigError
 from detlite.registry import Block
 from detlite.solver import build_optimizer, parameter_groups
@@ -50,3 +53,77 @@ def test_an_unknown_optimizer_is_told_with_the_nearest_name():
 def test_a_wholly_frozen_model_cannot_be_trained():
     with pytest.raises(ValueError, match="no parameter that needs a gradient"):
         build_optimizer(Block(name="SGD", lr=0.1), small_model().requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_rules_multiply_what_the_optimizer_says(name):
+    model = small_model()
+    optimizer = build_optimizer(
+        Block(name=name, lr=0.5, weight_decay=0.1),
+        model,
+        weight_decay_norm=0.0,
+        parameter_groups=[
+            ParameterGroup(match="0.*", lr_factor=0.2, weight_decay_factor=3.0),
+            ParameterGroup(match="3.bias", weight_decay=0.7),
+        ],
+    )
+    found = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    conv, batch_norm, _, linear = model
+    assert found[id(conv.weight)] == found[id(conv.bias)] == pytest.approx((0.1, 0.3))
+    assert found[id(batch_norm.weight)] == (0.5, 0.0)
+    assert found[id(linear.weight)] == (0.5, 0.1)
+    assert found[id(linear.bias)] == (0.5, 0.7)
+
+
+def test_a_step_moves_a_parameter_by_its_own_rate():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    rules = [ParameterGroup(match="1.*", lr_factor=0.25)]
+    optimizer = build_optimizer(Block(name="SGD", lr=0.5), model, parameter_groups=rules)
+    before = [p.item() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    moved = [b - p.item() for b, p in zip(before, model.parameters(), strict=True)]
+    assert moved == pytest.approx([0.5, 0.125])
+
+
+def test_the_state_of_an_optimizer_fits_one_of_a_model_alike():
+    rules = [ParameterGroup(match="*.weight", lr_factor=0.5)]
+    optimizers = []
+    for _ in range(2):
+        model = small_model()
+        optimizers.append(
+            build_optimizer(Block(name="AdamW", lr=0.1), model, parameter_groups=rules)
+        )
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 0.1)
+    first, second = optimizers
+    first.step()
+    second.load_state_dict(first.state_dict())
+    assert [g["name"] for g in second.param_groups] == [g["name"] for g in first.param_groups]
+    second.step()
+    for ours, theirs in zip(first.state.values(), second.state.values(), strict=True):
+        assert ours["exp_avg"].shape == theirs["exp_avg"].shape
+        assert theirs["step"] == 2
+
+
+def test_the_groups_are_logged_where_they_are_not_the_plain_ones(caplog):
+    caplog.set_level(logging.INFO)
+    build_optimizer(Block(name="SGD", lr=0.1), small_model(), weight_decay_norm=0.0)
+    assert not caplog.records
+    rules = [ParameterGroup(match="3.*", lr_factor=0.5)]
+    build_optimizer(Block(name="SGD", lr=0.1), small_model(), parameter_groups=rules)
+    (record,) = caplog.records
+    _, _, _, others, own = record.getMessage().splitlines()
+    assert others.split() == ["0,", "1,", "2", "6", "0.000M", "0.1", "x", "1", "0"]
+    assert own.split() == ["3", "2", "0.000M", "0.05", "x", "0.5", "0"]
+
+
+def test_a_rule_about_what_the_optimizer_lacks_is_refused():
+    rules = [ParameterGroup(match="0.*", weight_decay_factor=2.0)]
+    with pytest.raises(ConfigError, match="weight_decay of parameters, and optimizer 'Rprop' has"):
+        build_optimizer(Block(name="Rprop", lr=0.1), small_model(), parameter_groups=rules)

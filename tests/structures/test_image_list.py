@@ -47,3 +47,19 @@ def test_an_image_list_does_not_change():
     batch = ImageList.from_tensors([torch.zeros(3, 2, 2)])
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch.image_sizes = []
+
+
+def test_a_canvas_is_padded_to_instead_of_the_greatest_image():
+    images = [torch.ones(3, 4, 6), torch.ones(3, 5, 2)]
+    assert ImageList.from_tensors(images, canvas=(9, 7)).tensor.shape[-2:] == (9, 7)
+    batch = ImageList.from_tensors(images, canvas=(9, 7), size_divisor=4, pad_value=7.0)
+    assert batch.tensor.shape[-2:] == (12, 8)
+    assert batch.image_sizes == [(4, 6), (5, 2)]
+    assert (batch.tensor[1, :, 5:] == 7).all()
+
+
+@pytest.mark.parametrize("canvas", [(4, 7), (9, 5)])
+def test_a_canvas_below_an_image_is_refused(canvas):
+    images = [torch.zeros(3, 4, 6), torch.zeros(3, 5, 2)]
+    with pytest.raises(ValueError, match=rf"\(5, 6\) exceed the canvas \({canvas[0]}, {canvas[1]}"):
+        ImageList.from_tensors(images, canvas=canvas)

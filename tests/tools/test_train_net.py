@@ -2,10 +2,10 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import yaml
 
@@ -73,7 +73,7 @@ def test_eval_only_without_weights_says_what_is_missing(run_tool, tmp_path):
     assert "--eval-only needs weights: give --weights PATH" in err
 
 
-def test_ctrl_c_ends_cleanly(tmp_path):
+def test_ctrl_c_ends_cleanly_with_a_checkpoint(tmp_path):
     command = [sys.executable, ROOT / "tools/train_net.py", "--config-file", QUICKSTART, *TINY]
     process = subprocess.Popen(
         [*command, f"output_dir={tmp_path / 'run'}", "solver.max_iter=9000", "data.num_workers=1"],
@@ -89,10 +89,12 @@ def test_ctrl_c_ends_cleanly(tmp_path):
             break
     # As a terminal does: the workers get it too.
     os.killpg(process.pid, signal.SIGINT)
-    start = time.monotonic()
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130, "".join(seen) + rest
+    assert process.wait(timeout=60) == 75, "".join(seen) + rest
     process.stderr.close()
-    assert time.monotonic() - start < 60
-    assert "interrupted" in rest
+    assert "stopping after this step; Ctrl-C again stops at once" in rest
     assert "Traceback" not in rest
+    stopped = re.search(r"stopped after iteration (\d+); --resume goes on", rest)
+    last = (tmp_path / "run" / "last_checkpoint").read_text()
+    assert last == f"model_{int(stopped[1]):07d}.pth"
+    assert load_checkpoint(tmp_path / "run" / last)["iteration"] == int(stopped[1])

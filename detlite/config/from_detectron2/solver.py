@@ -19,8 +19,8 @@ def solver_section(s: Settings) -> dict[str, Any]:
     if s.get("SOLVER.REFERENCE_WORLD_SIZE"):
         s.lost(
             "SOLVER.REFERENCE_WORLD_SIZE",
-            "batch size, rates and iterations are not adapted to the number of GPUs; for another "
-            "number scale data.batch_size and solver.* yourself",
+            "the batch size is not adapted to the number of GPUs; set data.batch_size, and rates "
+            "and iterations follow by solver.reference_batch_size",
         )
     if s.get("SOLVER.BIAS_LR_FACTOR") != 1:
         s.lost("SOLVER.BIAS_LR_FACTOR", "biases learn at the rate of the weights")
@@ -35,6 +35,7 @@ def solver_section(s: Settings) -> dict[str, Any]:
         "optimizer": optimizer,
         "schedule": _schedule(s),
         "max_iter": s.get("SOLVER.MAX_ITER"),
+        "reference_batch_size": s.get("SOLVER.IMS_PER_BATCH"),
         "weight_decay_norm": decay_norm,
     }
     section |= {} if decay_bias is None else {"weight_decay_bias": decay_bias}

@@ -5,12 +5,13 @@ import math
 from typing import Any, Literal
 
 from ...checkpoint import Checkpointer
-from ...errors import ConfigError, did_you_mean
+from ...errors import CheckpointError
 from ...ranges import PositiveInt
+from ...utils.distributed import is_main_process
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
-from .evaluation import flatten_results
+from .evaluation import metric_value
 
 logger = logging.getLogger(__name__)
 
@@ -19,26 +20,58 @@ logger = logging.getLogger(__name__)
 class PeriodicCheckpointer(HookBase):
     """Writes all that a resumed run needs now and then, and ``model_final.pth`` at the end.
 
+    With averaged weights the final ones are those; the plain ones lie beside them, in
+    ``model_final_plain.pth``.
+
     Args:
         checkpointer: The checkpoints of the run.
         period: Iterations between checkpoints, `train.checkpoint_period` if not given; one is
-            written at the end in any case.
+            written at the end, and where the run is stopped, in any case.
+        background: Write them while training goes on; at most one is being written.
     """
 
-    def __init__(self, *, checkpointer: Checkpointer, period: PositiveInt | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        checkpointer: Checkpointer,
+        period: PositiveInt | None = None,
+        background: bool = True,
+    ) -> None:
         self.checkpointer = checkpointer
         self.period = period
+        self.background = background
+
+    def before_train(self, trainer: Trainer) -> None:
+        """See at once that every hook's state can be written."""
+        state = trainer.state_dict()
+        if is_main_process():
+            self.checkpointer.check(state)
 
     def after_step(self, trainer: Trainer) -> None:
-        """Write a checkpoint where one is due."""
-        done = trainer.iter + 1
-        if done == trainer.max_iter or (self.period and done % self.period == 0):
-            self.checkpointer.save_periodic(trainer.iter, trainer.state_dict())
+        """Write a checkpoint where one is due or asked for."""
+        ends = trainer.is_last_step or trainer.stop_reason is not None
+        asked, trainer.checkpoint_requested = trainer.checkpoint_requested, False
+        if not (ends or asked or (self.period and (trainer.iter + 1) % self.period == 0)):
+            return
+        state = trainer.state_dict()
+        if is_main_process():
+            self.checkpointer.save_periodic(
+                trainer.iter, state, background=self.background and not ends
+            )
 
     def after_train(self, trainer: Trainer) -> None:
         """Write the weights to predict with."""
+        if not is_main_process():
+            return
         path = save_inference_weights(self.checkpointer, "model_final", trainer)
+        if trainer.ema:
+            plain = {"model": trainer.model.state_dict(), "iteration": trainer.iter}
+            self.checkpointer.save("model_final_plain", plain)
         logger.info("saved %s", path)
+
+    def close(self, trainer: Trainer) -> None:
+        """Let the last one be written whole."""
+        self.checkpointer.wait()
 
 
 @HOOK_REGISTRY.register
@@ -66,13 +99,20 @@ class BestCheckpointer(HookBase):
 
     def after_step(self, trainer: Trainer) -> None:
         """Compare, after an evaluation."""
-        if trainer.results_iter != trainer.iter + 1:
+        value = metric_value(trainer, self.metric, type(self).__name__)
+        if value is None or math.isnan(value):
             return
-        value = self._value(trainer.results)
-        if math.isnan(value) or (self.best is not None and not self._is_better(value, self.best)):
+        if self.best is not None and not self._is_better(value, self.best):
             return
         self.best, self.best_iter = value, trainer.iter
-        path = save_inference_weights(self.checkpointer, "model_best", trainer)
+        if not is_main_process():
+            return
+        try:
+            path = save_inference_weights(self.checkpointer, "model_best", trainer)
+        except CheckpointError as error:
+            # As with the periodic ones, a full disk does not end the run.
+            logger.error("best %s so far: %.4f, and %s", self.metric, value, error)
+            return
         logger.info("best %s so far: %.4f, saved %s", self.metric, value, path)
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,19 +125,6 @@ class BestCheckpointer(HookBase):
 
     def _is_better(self, value: float, best: float) -> bool:
         return value > best if self.mode == "max" else value < best
-
-    def _value(self, results: dict[str, Any]) -> float:
-        values = flatten_results(results)
-        # With several data sets a metric without a data set's name means the first one's.
-        first = next(iter(results), "")
-        for name in (self.metric, f"{first}/{self.metric}"):
-            if name in values:
-                return values[name]
-        raise ConfigError(
-            f"hook 'BestCheckpointer': no metric '{self.metric}'"
-            f"{did_you_mean(self.metric, values)} Evaluation gave: {', '.join(values)}. Set it by "
-            "train.hooks: [{name: BestCheckpointer, metric: ...}]"
-        )
 
 
 def save_inference_weights(checkpointer: Checkpointer, name: str, trainer: Trainer) -> Any:

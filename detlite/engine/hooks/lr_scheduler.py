@@ -22,9 +22,10 @@ class LRScheduler(HookBase):
 
     def after_step(self, trainer: Trainer) -> None:
         """Log the rate of this step, set that of the next."""
-        # Of several groups the largest has the plain rate; those of few parameters differ.
+        # Of several groups that with the plain rate, the largest if there are several.
         group = max(
-            trainer.optimizer.param_groups, key=lambda g: sum(p.numel() for p in g["params"])
+            trainer.optimizer.param_groups,
+            key=lambda g: (g.get("lr_factor", 1) == 1, sum(p.numel() for p in g["params"])),
         )
         trainer.buffer.put({"lr": group["lr"]})
         self.schedule.step()

@@ -50,7 +50,7 @@ class MetricSummary(HookBase):
     def after_step(self, trainer: Trainer) -> None:
         """Make ``trainer.summary``, or None where none is due."""
         done = trainer.iter + 1
-        due = done in (trainer.max_iter, trainer.results_iter)
+        due = trainer.is_last_step or done == trainer.results_iter
         due = due or (self.period is not None and done % self.period == 0)
         trainer.summary = trainer.buffer.take() | {"memory": peak_memory()} if due else None
 

@@ -5,23 +5,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ...ranges import Fraction, PositiveInt
+from ...ranges import Fraction, NonNegativeInt, PositiveInt
 from ...structures import Instances
 from ...visualization import Visualizer, make_grid, write_picture
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer, autocast
+from .evaluation import untouched
 
 logger = logging.getLogger(__name__)
 
 
 @HOOK_REGISTRY.register
 class PredictionPictures(HookBase):
-    """At the end draws test images, ground truth beside prediction, into ``pictures``.
+    """Draws test images, ground truth beside prediction, into ``pictures``; the last ones stay.
 
-    One file an image, and all of them on a sheet, ``pictures.jpg``.
+    One file an image, and all of them on a sheet, ``pictures.jpg``. TensorBoard, Weights & Biases
+    and MLflow get each of them.
 
     Args:
         test_loaders: The test data; the pictures are the first images of the first data set.
@@ -29,6 +32,7 @@ class PredictionPictures(HookBase):
         num_images: How many.
         score_thresh: Detections below are not drawn.
         columns: Pictures in a row of the sheet.
+        period: Iterations between pictures; null: with every evaluation; 0: at the end only.
     """
 
     def __init__(
@@ -39,29 +43,50 @@ class PredictionPictures(HookBase):
         num_images: PositiveInt = 8,
         score_thresh: Fraction = 0.5,
         columns: PositiveInt = 2,
+        period: NonNegativeInt | None = None,
     ) -> None:
         self.test_loaders = test_loaders
         self.folder = Path(output_dir) / "pictures"
         self.num_images = num_images
         self.score_thresh = score_thresh
         self.columns = columns
+        self.period = period
 
-    def after_train(self, trainer: Trainer) -> None:
-        """Predict, draw, write."""
-        if not self.test_loaders:
+    def before_step(self, trainer: Trainer) -> None:
+        """Forget the pictures of the step before, which the writers have had."""
+        trainer.pictures = {}
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Draw where it is due, for the writers behind this hook and into files."""
+        if not self.test_loaders or not self._is_due(trainer):
             return
+        with untouched(trainer.model), trainer.inference_weights():
+            trainer.model.eval()
+            trainer.pictures = self._draw(trainer)
+        try:
+            for name, picture in trainer.pictures.items():
+                write_picture(self.folder / f"{name}.jpg", picture)
+            sheet = self.folder.with_suffix(".jpg")
+            write_picture(sheet, make_grid(list(trainer.pictures.values()), self.columns))
+        except OSError as error:
+            logger.warning("the pictures cannot be written: %s", error)
+            return
+        logger.info("drew %d images, see %s", len(trainer.pictures), sheet)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        done = trainer.iter + 1
+        if self.period is None:
+            return trainer.is_last_step or trainer.results_iter == done
+        return trainer.is_last_step or bool(self.period and done % self.period == 0)
+
+    def _draw(self, trainer: Trainer) -> dict[str, np.ndarray]:
+        """Pictures (H, W, 3) uint8 RGB by the name of the image's file."""
         loader = self.test_loaders[0]
         dataset, data = loader.dataset, loader.loader.dataset
-        pictures = []
-        trainer.model.eval()
+        pictures = {}
         for i in range(min(self.num_images, len(data))):
-            sample = data[i]
-            with (
-                torch.inference_mode(),
-                trainer.inference_weights(),
-                autocast(trainer.device, trainer.precision),
-            ):
-                found = trainer.model([sample])[0]["instances"]
+            with torch.inference_mode(), autocast(trainer.device, trainer.precision):
+                found = trainer.model([data[i]])[0]["instances"]
             original = dataset[i]
             truth = Instances(
                 (original["height"], original["width"]),
@@ -74,9 +99,8 @@ class PredictionPictures(HookBase):
                 score_thresh=self.score_thresh,
                 min_side=384,
             )
-            picture = visualizer.draw_comparison(truth, found)
-            pictures.append(picture)
-            write_picture(self.folder / f"{Path(original['file_name']).stem}.jpg", picture)
-        sheet = self.folder.with_suffix(".jpg")
-        write_picture(sheet, make_grid(pictures, self.columns))
-        logger.info("drew %d images, see %s", len(pictures), sheet)
+            name = Path(original["file_name"]).stem
+            pictures[f"{name}_{i}" if name in pictures else name] = visualizer.draw_comparison(
+                truth, found
+            )
+        return pictures

@@ -1,7 +1,6 @@
-"""Where the summaries of metrics go: terminal, ``metrics.json``, TensorBoard."""
+"""Where the summaries of metrics go: terminal, TensorBoard. Writers stand behind MetricSummary."""
 
 import datetime
-import json
 import logging
 import math
 from pathlib import Path
@@ -16,7 +15,10 @@ logger = logging.getLogger(__name__)
 
 @HOOK_REGISTRY.register
 class ConsoleWriter(HookBase):
-    """A line of the log: time left, iteration, losses, seconds a step, learning rate, memory."""
+    """A line of the log: time left, iteration, losses, seconds a step, learning rate, memory.
+
+    What went wrong in the data and was mended, and steps left out, are counted in it.
+    """
 
     def after_step(self, trainer: Trainer) -> None:
         """Write a line where a summary is due."""
@@ -27,7 +29,7 @@ class ConsoleWriter(HookBase):
         left = datetime.timedelta(seconds=int(seconds * (trainer.max_iter - trainer.iter - 1)))
         losses = [f"{k}: {v:.4g}" for k, v in summary.items() if "loss" in k and "/" not in k]
         logger.info(
-            "eta: %s  iter: %d/%d  %s  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM",
+            "eta: %s  iter: %d/%d  %s  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             left,
             trainer.iter,
             trainer.max_iter,
@@ -36,51 +38,24 @@ class ConsoleWriter(HookBase):
             summary.get("data_time", 0.0),
             summary.get("lr", math.nan),
             summary["memory"],
+            "".join(f"  {name}: {count}" for name, count in faults(trainer).items()),
         )
 
 
-@HOOK_REGISTRY.register
-class JSONWriter(HookBase):
-    """``metrics.json`` in the output folder: one JSON object a line.
-
-    A resumed run goes on in the same file; lines of iterations that it repeats are dropped.
-
-    Args:
-        output_dir: Folder of the file.
-    """
-
-    def __init__(self, *, output_dir: str) -> None:
-        self.path = Path(output_dir) / "metrics.json"
-
-    def before_train(self, trainer: Trainer) -> None:
-        """Keep what was written before the iteration at which the run begins."""
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                # The last line of a run that was killed while it wrote.
-                continue
-            if entry.get("iteration", -1) < trainer.start_iter:
-                kept.append(line + "\n")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(kept))
-
-    def after_step(self, trainer: Trainer) -> None:
-        """Write a line where a summary is due."""
-        if trainer.summary is None:
-            return
-        # JSON knows no NaN.
-        values = {k: v if math.isfinite(v) else None for k, v in trainer.summary.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"iteration": trainer.iter, **values}) + "\n")
+def faults(trainer: Trainer) -> dict[str, int]:
+    """What has gone wrong so far and not ended the run: kind and number, those above 0."""
+    counts = dict(getattr(trainer.loader, "faults", {}))
+    for hook in trainer.hooks:
+        counts |= getattr(hook, "faults", {})
+    return {name: int(count) for name, count in sorted(counts.items()) if count}
 
 
 @HOOK_REGISTRY.register
 class TensorBoardWriter(HookBase):
-    """Curves for TensorBoard, in the folder ``tensorboard`` of the output folder.
+    """Curves and pictures for TensorBoard, in the folder ``tensorboard`` of the output folder.
 
-    Without the package tensorboard, which is optional, it only says how to get it.
+    Without the package tensorboard, which is optional, it only says how to get it. If the folder
+    is removed during the run, the curves begin anew in a new one.
 
     Args:
         output_dir: Folder of the run.
@@ -101,13 +76,33 @@ class TensorBoardWriter(HookBase):
         self._writer = SummaryWriter(str(self.folder), purge_step=trainer.start_iter)
 
     def after_step(self, trainer: Trainer) -> None:
-        """Write the values where a summary is due."""
-        if trainer.summary is None or self._writer is None:
+        """Write the values where a summary is due, and pictures where there are new ones."""
+        values, pictures = trainer.summary or {}, trainer.pictures
+        if self._writer is None or not (values or pictures):
             return
-        for name, value in trainer.summary.items():
-            self._writer.add_scalar(name, value, trainer.iter)
+        try:
+            if not self.folder.is_dir():
+                self._open_anew(trainer)
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, trainer.iter)
+            for name, picture in pictures.items():
+                self._writer.add_image(f"pictures/{name}", picture, trainer.iter, dataformats="HWC")
+            self._writer.flush()
+        except OSError as error:
+            logger.warning("no more curves for TensorBoard, %s: %s", self.folder, error)
+            self._writer = None
+
+    def after_restore(self, trainer: Trainer) -> None:
+        """Hide what was written of the iterations that are repeated."""
+        if self._writer is not None:
+            self._open_anew(trainer)
 
     def close(self, trainer: Trainer) -> None:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
+
+    def _open_anew(self, trainer: Trainer) -> None:
+        self._writer.close()
+        self.before_train(trainer)

@@ -120,6 +120,13 @@ class ResNet(Backbone):
                 features[stage] = x
         return features
 
+    def layers(self) -> list[str]:
+        """The stem and each residual block."""
+        blocks = [
+            f"{stage}.{i}" for stage in self._shapes for i in range(len(getattr(self, stage)))
+        ]
+        return ["stem", *blocks]
+
     def train(self, mode: bool = True) -> "ResNet":
         """As ``nn.Module.train``; ``batch_statistics: none`` leaves the norms in evaluation."""
         super().train(mode)

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from ...errors import UserError
 from ...registry import Block
-from ...structures import ImageList, Instances
+from ...structures import BatchShare, ImageList, Instances
 from ..box_coder import DeltaBoxCoder
 from ..interfaces import (
     AnchorGenerator,
@@ -26,9 +26,9 @@ from ..interfaces import (
 )
 from ..loss_normalizer import MovingAverageNormalizer
 from ..losses import SigmoidFocalLoss, SmoothL1Loss
-from ..matcher import MaxIoUMatcher
+from ..matcher import MaxIoUMatcher, match_within_images, values_of_matched
 from ..postprocessing import NMSPostprocessor
-from ..preprocessing import ImageNormalizer
+from ..preprocessing import ImageNormalizer, pad_to_canvas
 from ..registries import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -42,9 +42,6 @@ from ..registries import (
     POSTPROCESSOR_REGISTRY,
     PREPROCESSOR_REGISTRY,
 )
-
-# The corners of an anchor that nothing shall match: no area, and far from every object.
-NOWHERE = -1e6
 
 
 @META_ARCH_REGISTRY.register
@@ -140,20 +137,46 @@ class RetinaNet(MetaArch):
             **parts,
         )
 
-    def forward(self, batch: Sequence[Mapping[str, Any]]) -> Any:
+    def forward(self, batch: Sequence[Mapping[str, Any]], share: BatchShare | None = None) -> Any:
         """Losses in training, detections in evaluation; see ``MetaArch.forward``.
 
         Training gives ``loss_cls``, ``loss_box`` and ``num_positives``, the foreground anchors of
         the batch. Evaluation gives each image's "instances": pred_boxes (D, 4), scores (D,) and
         pred_classes (D,) by falling score, in pixels of the image's "height" and "width".
         """
-        images = self.preprocessor([sample["image"] for sample in batch])
+        tensors = [sample["image"] for sample in batch]
+        if share is None:
+            images = self.preprocessor(tensors)
+        else:
+            images = pad_to_canvas(self.preprocessor, tensors, share.canvas)
+        size = (images.tensor.shape[-2], images.tensor.shape[-1])
         logits, deltas, levels = self.predict(images.tensor)
-        anchors = self.anchor_generator(levels, tuple(images.tensor.shape[-2:]))
-        if self.training:
-            instances = [sample["instances"] for sample in batch]
-            return self.losses(logits, deltas, torch.cat(anchors), instances, images.image_sizes)
-        return self._detections(logits, deltas, anchors, images, batch)
+        if share is not None:
+            self._check_levels(levels, size)
+        anchors = self.anchor_generator(levels, size)
+        if not self.training:
+            return self._detections(logits, deltas, anchors, images, batch)
+        instances = [sample["instances"] for sample in batch]
+        weights = None if share is None else share.weights
+        return self.losses(
+            logits, deltas, torch.cat(anchors), instances, images.image_sizes, weights
+        )
+
+    @torch.no_grad()
+    def count_targets(self, batch: Sequence[Mapping[str, Any]], canvas: tuple[int, int]) -> Tensor:
+        """Foreground anchors (n,) of each image, which its objects decide alone."""
+        size = self.preprocessor.padded_size(canvas)
+        anchors = torch.cat(self.anchor_generator(list(self.neck.grid_sizes(size).values()), size))
+        gt_boxes = [sample["instances"].gt_boxes.to(anchors, non_blocking=True) for sample in batch]
+        image_sizes = [(s["image"].shape[-2], s["image"].shape[-1]) for s in batch]
+        _, labels = self._match(gt_boxes, anchors, image_sizes)
+        return (labels == 1).sum(dim=1)
+
+    @torch.no_grad()
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """What the normalizer says of the whole batch's foreground anchors (N,)."""
+        weights: Tensor = self.loss_normalizer(counts)
+        return weights
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """The dense part: images (N, 3, H, W) to logits (N, R, K), deltas (N, R, 4), grid sizes."""
@@ -168,6 +191,7 @@ class RetinaNet(MetaArch):
         anchors: Tensor,
         instances: Sequence[Instances],
         image_sizes: Sequence[tuple[int, int]],
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -177,25 +201,29 @@ class RetinaNet(MetaArch):
             anchors: (R, 4).
             instances: gt_boxes (G, 4) and gt_classes (G,) of each image.
             image_sizes: (height, width) of each image without padding.
+            weights: (N,) of each image's sums; None: the normalizer's, for these images alone.
         """
         # What the loader has put into pinned memory is copied without waiting for the device.
         gt_boxes = [truth.gt_boxes.to(anchors, non_blocking=True) for truth in instances]
         gt_classes = [truth.gt_classes.to(anchors.device, non_blocking=True) for truth in instances]
         matched, labels = self._match(gt_boxes, anchors, image_sizes)
         foreground = labels == 1
-        classes = torch.where(foreground, _of_matched(gt_classes, matched), self.num_classes)
+        classes = torch.where(foreground, values_of_matched(gt_classes, matched), self.num_classes)
         classes = classes.masked_fill(labels == -1, -1)
         # Background anchors aim at themselves, so that their loss is finite.
-        targets = torch.where(foreground[..., None], _of_matched(gt_boxes, matched), anchors)
+        targets = torch.where(foreground[..., None], values_of_matched(gt_boxes, matched), anchors)
+        # float32 at least, also under autocast.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         cls_sums = [
-            self.cls_loss(image_logits.float(), image_classes)
-            for image_logits, image_classes in zip(logits, classes, strict=True)
+            self.cls_loss(image_logits, image_classes)
+            for image_logits, image_classes in zip(logits.to(dtype), classes, strict=True)
         ]
-        box_losses = self._box_losses(deltas.float(), targets, anchors)
+        box_losses = self._box_losses(deltas.to(dtype), targets, anchors)
         # A mask and no indexing: the number of positives stays on the device.
         box_sums = torch.where(foreground, box_losses, 0).sum(dim=1)
         num_positives = foreground.sum(dim=1)
-        weights = self.loss_normalizer(num_positives)
+        if weights is None:
+            weights = self.loss_normalizer(num_positives)
         return {
             "loss_cls": (torch.stack(cls_sums) * weights).sum(),
             "loss_box": (box_sums * weights).sum(),
@@ -211,13 +239,20 @@ class RetinaNet(MetaArch):
         """What the matcher says, (N, R) each, of the anchors that an image has."""
         if not self.ignore_padding:
             return self.matcher(gt_boxes, anchors)
-        results = []
-        for boxes, size in zip(gt_boxes, image_sizes, strict=True):
-            is_outside = _beyond(anchors, size, self.preprocessor.size_divisor)
-            matched, labels = self.matcher([boxes], anchors.masked_fill(is_outside, NOWHERE))
-            results.append((matched, labels.masked_fill(is_outside[:, 0], -1)))
-        indices, labels = (torch.cat(parts) for parts in zip(*results, strict=True))
-        return indices, labels
+        return match_within_images(
+            self.matcher, gt_boxes, anchors, image_sizes, self.preprocessor.size_divisor
+        )
+
+    def _check_levels(self, levels: Sequence[tuple[int, int]], size: tuple[int, int]) -> None:
+        for (name, expected), found in zip(self.neck.grid_sizes(size).items(), levels, strict=True):
+            if tuple(found) != expected:
+                raise UserError(
+                    f"level {name} has (height, width) {tuple(found)} for images of {size}, and "
+                    f"{type(self.neck).__name__}.grid_sizes says {expected}, with which the batch "
+                    "was counted: ceil(size / stride) cells, as in the contract "
+                    "(detlite.modeling.interfaces.Neck); mend the backbone or the neck, or "
+                    "give the preprocessor a size_divisor that all strides divide"
+                )
 
     def _box_losses(self, deltas: Tensor, targets: Tensor, anchors: Tensor) -> Tensor:
         """Losses (N, R) of deltas (N, R, 4) against boxes (N, R, 4)."""
@@ -253,19 +288,3 @@ class RetinaNet(MetaArch):
             )
             results.append({"instances": instances})
         return results
-
-
-def _of_matched(values: Sequence[Tensor], matched: Tensor) -> Tensor:
-    """Values (G, ...) of each image at its indices, of (N, R): (N, R, ...)."""
-    # One row more, which an image without ground truth is given.
-    spare = values[0].new_zeros(1, *values[0].shape[1:])
-    padded = pad_sequence([*values, spare], batch_first=True)
-    return padded[torch.arange(len(values), device=matched.device)[:, None], matched]
-
-
-def _beyond(anchors: Tensor, image_size: tuple[int, int], size_divisor: int) -> Tensor:
-    """Which anchors (R, 4) have their centre beyond the padded image, (R, 1) bool."""
-    height, width = (-(-side // size_divisor) * size_divisor for side in image_size)
-    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(dim=1)
-    # Many centres lie on the border itself, which is beyond, but for the corners' rounding.
-    return ((x > width - 0.01) | (y > height - 0.01))[:, None]

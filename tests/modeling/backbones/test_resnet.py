@@ -6,6 +6,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from detlite.modeling.backbones import ResNet
 from detlite.modeling.layers import FrozenBatchNorm2d
+from detlite.modeling.sync_batch_norm import SyncBatchNorm
 from detlite.structures import ShapeSpec
 
 # Name in torchvision, our arguments, parameters without the classifier.
@@ -99,7 +100,7 @@ def test_freezing_stops_training_of_the_first_stages_only(freeze_at, norm):
         norms = {type(m) for m in stage.modules() if hasattr(m, "eps")}
         trained = {
             "BN": nn.BatchNorm2d,
-            "SyncBN": nn.SyncBatchNorm,
+            "SyncBN": SyncBatchNorm,
             "GN": nn.GroupNorm,
             "FrozenBN": FrozenBatchNorm2d,
         }

@@ -1,0 +1,1 @@
+"""The parts of tools/soak.py: a training that is watched, killed, resumed and compared."""
