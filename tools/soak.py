@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from soaking.kill_loop import Attempt, KillLoop
 from soaking.moments import Killer, SoakFailure
 from soaking.record import Record
-from soaking.runs import ForkedRun, Run, in_child
+from soaking.runs import ForkedRun, Run, in_child, last_words
 from soaking.verdict import compare_reads, compare_runs, compare_steps
 from tabulate import tabulate
 
@@ -187,8 +187,7 @@ def uninterrupted(run: Run) -> Record:
     folder = run.attempt_folder(0)
     record = Record(folder)
     if code != 0:
-        text = (folder / "output.txt").read_text()[-2000:]
-        raise SoakFailure(f"the uninterrupted run ended with {code}:\n{text}")
+        raise SoakFailure(f"the uninterrupted run ended with {code}:\n{last_words(folder)}")
     for names in record.values("modules"):
         import_quietly(names)
     return record

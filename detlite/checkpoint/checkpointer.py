@@ -192,6 +192,8 @@ class Checkpointer:
                     f"cannot remove {path} of the earlier run: {error.strerror or error}; remove "
                     "it by hand, or name another folder: output_dir=ANOTHER"
                 ) from error
+        # The recorded steps that were not finite.
+        shutil.rmtree(self.folder / "non_finite", ignore_errors=True)
         self._damaged.clear()
         if paths:
             logger.info("removed %d files of the earlier run in %s", len(paths), self.folder)

@@ -47,6 +47,7 @@ class Trainer:
         parts: The same in the parts in which it was computed.
         shares: What each part was told of the whole batch; None where it is the whole batch.
         part_losses: What the model returned for each.
+        skip_reason: Why the last step was left out; None if it was not.
         step_rng: The random states when the last step began.
         buffer: Scalars since the last line of the log.
         summary: Their averages, in an iteration after which a line is due, else None.
@@ -106,10 +107,8 @@ class Trainer:
         self._rng_to_restore: RandomState | None = None
         self._buffers_before: list[Tensor] = []
         self._grad_norm: Tensor | None = None
-        self._skip_reason: str | None = None
+        self.skip_reason: str | None = None
         self._lower_lr: float | None = None
-
-    # ---- the loop -------------------------------------------------------------------------
 
     def train(self) -> dict[str, Any]:
         """Run from ``start_iter`` to ``max_iter``; returns the last results of evaluation."""
@@ -153,22 +152,22 @@ class Trainer:
         self._call("after_backward")
         if self._lower_lr is not None:
             return
-        if self._skip_reason is None:
+        if self.skip_reason is None:
             self._clip()
             self.scaler.step(self.optimizer)
         else:
             self._restore_buffers()
         self.scaler.update()
-        if self.ema is not None and self._skip_reason is None:
+        if self.ema is not None and self.skip_reason is None:
             self.ema.update(self.model)
-        self.buffer.put({**self.metrics, "data_time": data_time})
+        # One step that is left out shall not make the averages of many NaN.
+        metrics = self.metrics if self.skip_reason is None else {}
+        self.buffer.put({**metrics, "data_time": data_time})
 
     @property
     def is_last_step(self) -> bool:
         """Whether the run comes to its end with this step; not where it only pauses."""
         return self.iter + 1 >= self.max_iter or self.stop_reason == "early"
-
-    # ---- what hooks may ask for -----------------------------------------------------------
 
     def request_stop(self, reason: Literal["early", "signal"]) -> None:
         """End the run after this step: for good, or ("signal") to be resumed later."""
@@ -180,7 +179,7 @@ class Trainer:
 
     def skip_update(self, why: str) -> None:
         """In ``after_backward``: leave the weights, and the model's buffers, as they were."""
-        self._skip_reason = why
+        self.skip_reason = why
 
     def go_back(self, lr_factor: float) -> None:
         """In ``after_backward``: go on from the last good checkpoint with a lower learning rate."""
@@ -203,8 +202,6 @@ class Trainer:
         """Within the context the model has the weights to predict with."""
         with self.ema.applied(self.model) if self.ema else nullcontext():
             yield
-
-    # ---- what a checkpoint holds ----------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs; to be called on every rank."""
@@ -239,15 +236,13 @@ class Trainer:
         self._call("after_restore")
         self._restore_rng()
 
-    # ---- one step -------------------------------------------------------------------------
-
     def _train_mode(self) -> None:
         self.model.train()
         for module in self.kept_in_eval:
             module.eval()
 
     def _begin_step(self) -> None:
-        self._grad_norm = self._skip_reason = None
+        self._grad_norm = self.skip_reason = None
         self.step_rng = RandomState.capture()
         buffers = list(self.model.buffers())
         if not self._buffers_before:

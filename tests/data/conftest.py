@@ -7,6 +7,11 @@ import pytest
 from PIL import Image
 
 from detlite.data.datasets import CocoDetection
+from detlite.data.loader import Loader
+from detlite.data.mapper import TrainingData
+from detlite.data.samplers import SequentialSampler, TrainingBatchSampler
+
+from .faulty_dataset import NUM_IMAGES, FaultyDataset
 
 
 @pytest.fixture
@@ -59,3 +64,29 @@ def painted_dataset(painted_coco):
         return CocoDetection(**painted_coco(*arguments, **options))
 
     return make
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """Make a data set with faults, as {image: (kind, times)}."""
+    return lambda faults=(): FaultyDataset(tmp_path, NUM_IMAGES, faults)
+
+
+@pytest.fixture
+def training():
+    """Make a training loader of a data set: images 0, 1, 2, ... in batches of two."""
+    loaders = []
+
+    def make(dataset, *, num_workers=1, start=0, sampler=SequentialSampler, data=(), **options):
+        order = sampler(
+            images=np.arange(NUM_IMAGES), image_classes=[np.zeros(1, int)] * NUM_IMAGES, seed=0
+        )
+        batches = TrainingBatchSampler(order, batch_size=2, start=start)
+        options = {"sample_timeout": 30.0, **options}
+        source = TrainingData([dataset], [], **dict(data))
+        loaders.append(Loader(source, batches, num_workers=num_workers, **options))
+        return loaders[-1]
+
+    yield make
+    for loader in loaders:
+        loader.close()

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import itertools
 import os
 import signal
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 import torch
 
 from detlite.data import DetectionDataset
+
+NUM_IMAGES = 12
+WITHOUT_FAULT = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+"""The first batches of two of the images in their order."""
 
 
 class FaultyDataset(DetectionDataset):
@@ -65,3 +70,19 @@ FAULTS = {
     "ENOENT": lambda: _fail(errno.ENOENT),
     "bug": lambda: {}["a bug"],
 }
+
+
+def images_of(batch):
+    """The numbers of the images of a batch."""
+    return [int(sample["image"][0, 0, 0]) for sample in batch]
+
+
+def take(loader, num_batches):
+    """Those of the first batches."""
+    return [images_of(batch) for batch in itertools.islice(loader, num_batches)]
+
+
+def workers_of(loader):
+    """The worker processes of the iteration that is going on."""
+    (run,) = loader._runs
+    return run._workers

@@ -20,18 +20,13 @@ from detlite.data.mapper import TrainingData
 from detlite.data.samplers import SequentialSampler, TrainingBatchSampler
 from detlite.data.worker import init_worker
 
-from .faulty_dataset import FaultyDataset
+from .faulty_dataset import FaultyDataset, workers_of
 
 
 def loader_of(dataset, num_workers=2, **data):
     order = SequentialSampler(images=np.arange(len(dataset)), image_classes=[], seed=0)
     batches = TrainingBatchSampler(order, batch_size=2)
     return Loader(TrainingData([dataset], [], **data), batches, num_workers=num_workers)
-
-
-def workers_of(loader):
-    (run,) = loader._runs
-    return run._workers
 
 
 @pytest.fixture
@@ -171,8 +166,8 @@ def test_a_process_that_exits_ends_its_workers_before_it_waits_for_them(tmp_path
 LEAVE = """
 import sys
 from pathlib import Path
-from tests.data.faulty_dataset import FaultyDataset
-from tests.data.test_worker import loader_of, workers_of
+from tests.data.faulty_dataset import FaultyDataset, workers_of
+from tests.data.test_worker import loader_of
 
 loader = loader_of(FaultyDataset(Path(sys.argv[1]), 12, {5: ("hang", 1)}))
 batches = iter(loader)

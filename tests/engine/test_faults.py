@@ -188,17 +188,18 @@ def test_a_refused_second_run_leaves_the_first_unharmed(whole, tmp_path, capsys,
 # ---- the clock --------------------------------------------------------------------------------
 
 
-def test_a_clock_that_is_set_back_changes_nothing(whole, tmp_path, monkeypatch):
+def test_a_clock_that_is_set_back_changes_nothing(whole, tmp_path, capsys, monkeypatch):
     now = time.time
 
     def set_back(trainer):
         monkeypatch.setattr(time, "time", lambda: now() - 86400)
         monkeypatch.setattr(time, "time_ns", lambda: int((now() - 86400) * 1e9))
 
-    # Two checkpoints, of which the older one has the later time.
+    # Checkpoints of which the oldest one has the latest time.
     assert train(tmp_path / "run", actions={3: set_back, 4: runs.send(signal.SIGTERM)}) == 75
     os.utime(tmp_path / "run" / "model_0000001.pth", (now() + 9999, now() + 9999))
     assert train(tmp_path / "run", "--resume") == 0
+    assert "going on at iteration 5" in capsys.readouterr().err
     assert runs.differences(whole, tmp_path / "run") == []
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
     assert all(0 <= json.loads(line)["time"] < 60 for line in lines)

@@ -286,6 +286,15 @@ def test_a_skipped_step_moves_nothing():
     assert trainer.iter == 5
 
 
+def test_the_first_step_may_be_skipped_and_its_losses_are_not_averaged():
+    trainer = counting_trainer(hooks=[At(0, "after_backward", lambda t: t.skip_update("planted"))])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, 10)
+    trainer.hooks.append(hooks.LRScheduler(schedule=schedule))
+    trainer.train()
+    assert len(trainer.buffer.state_dict()["total_loss"]) == 5
+    assert schedule.last_epoch == 6
+
+
 def test_going_back_restores_everything_and_lowers_the_rate():
     saved = {}
     calls = []

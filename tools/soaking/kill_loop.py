@@ -6,7 +6,7 @@ from pathlib import Path
 
 from soaking.moments import AT_END, WRITING, Killer, SoakFailure, hidden_files, is_resumable
 from soaking.record import Record
-from soaking.runs import Run
+from soaking.runs import Run, last_words
 from soaking.verdict import newest_checkpoint
 
 
@@ -90,7 +90,7 @@ class KillLoop:
         if code is not None and not (code == 0 and part == AT_END):
             raise SoakFailure(
                 f"attempt {len(self.attempts) - 1} ended by itself with {code} before it was "
-                f"killed ({part}):\n{self._output(attempt)}"
+                f"killed ({part}):\n{last_words(attempt.record.folder)}"
             )
         self.run.kill(with_workers=self.killer.rng.random() < 0.5)
         self._close(attempt, before)
@@ -104,11 +104,15 @@ class KillLoop:
         deadline = time.monotonic() + 600
         while (code := self.run.exit_code()) is None:
             if time.monotonic() > deadline:
-                raise SoakFailure(f"the last life does not end:\n{self._output(attempt)}")
+                raise SoakFailure(
+                    f"the last life does not end:\n{last_words(attempt.record.folder)}"
+                )
             time.sleep(0.02)
         self._close(attempt, before)
         if code != 0:
-            raise SoakFailure(f"the last life ended with {code}:\n{self._output(attempt)}")
+            raise SoakFailure(
+                f"the last life ended with {code}:\n{last_words(attempt.record.folder)}"
+            )
 
     def _begin(self, part: str) -> Attempt:
         number = len(self.attempts)
@@ -136,7 +140,3 @@ class KillLoop:
                 f"{attempt.record.folder.name} lost {attempt.lost} iterations, more than two "
                 f"periods of {self.killer.period}"
             )
-
-    def _output(self, attempt: Attempt) -> str:
-        path = attempt.record.folder / "output.txt"
-        return path.read_text(errors="replace")[-2000:] if path.exists() else ""

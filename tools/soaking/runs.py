@@ -16,7 +16,8 @@ from soaking.watched import train_watched
 class Run(Protocol):
     """A training run that is killed again and again.
 
-    Its record of attempt k lies in ``attempt_folder(k)``, see ``soaking.record``.
+    The record of attempt k lies in ``attempt_folder(k)``, see ``soaking.record``; what is printed
+    in ``output.txt`` there or above.
     """
 
     def attempt_folder(self, attempt: int) -> Path:
@@ -107,6 +108,14 @@ def _become_training(arguments: list[str], folder: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def last_words(attempt_folder: Path) -> str:
+    """The end of what an attempt has printed, or the processes of all attempts together."""
+    for folder in (attempt_folder, attempt_folder.parent):
+        if (folder / "output.txt").is_file():
+            return (folder / "output.txt").read_text(errors="replace")[-2000:]
+    return "(it has printed nothing)"
 
 
 def in_child(work: Callable[[], Any]) -> Any:

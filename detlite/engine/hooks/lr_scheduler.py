@@ -1,5 +1,6 @@
 """The learning rate over the iterations."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -28,7 +29,13 @@ class LRScheduler(HookBase):
             key=lambda g: (g.get("lr_factor", 1) == 1, sum(p.numel() for p in g["params"])),
         )
         trainer.buffer.put({"lr": group["lr"]})
-        self.schedule.step()
+        if trainer.skip_reason is None and not trainer.scaler.is_enabled():
+            self.schedule.step()
+            return
+        with warnings.catch_warnings():
+            # Where the very first step is left out, torch takes it for a wrong order of calls.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The schedule's state."""
