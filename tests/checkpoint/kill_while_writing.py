@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+# One thread: those of OpenMP do not survive a fork, and the forked process would wait for them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
 from detlite.checkpoint import Checkpointer, RunLock, atomic_file

@@ -117,9 +117,11 @@ def test_a_run_that_had_ended_early_ends_in_the_same_way_again(tmp_path, capsys)
 @pytest.mark.parametrize("replaced", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_outlives_its_output_folder(replaced, whole, tmp_path, capsys):
     def remove(trainer):
-        shutil.rmtree(tmp_path / "run")
+        # First renamed: a checkpoint may be written into it at this moment.
+        (tmp_path / "run").rename(tmp_path / "gone")
+        shutil.rmtree(tmp_path / "gone", ignore_errors=True)
         if replaced:
-            (tmp_path / "run").mkdir()
+            (tmp_path / "run").mkdir(exist_ok=True)
 
     assert train(tmp_path / "run", actions={2: remove}) == 0
     told = capsys.readouterr().err

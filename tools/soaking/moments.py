@@ -35,6 +35,7 @@ class Killer:
         max_iter: Iterations of the run.
         durations: Seconds that the phases took in the uninterrupted run.
         seed: Of the moments.
+        write_time: Seconds that writing a checkpoint may take, learned from what happens.
     """
 
     run: Run
@@ -53,7 +54,8 @@ class Killer:
         """The parts of a run in which it is killed, in order; the end comes last."""
         others = kills - during_checkpoint
         at_end = min(2, others // 4)
-        placed = [_PLACED[i % len(_PLACED)] for i in range(min(others // 2, 2 * len(_PLACED)))]
+        known = [p for p in _PLACED if "." not in p or p in self.durations]
+        placed = (2 * known)[: others // 2]
         anywhere = [ANYWHERE] * (others - at_end - len(placed))
         parts = [WRITING] * during_checkpoint + placed + anywhere
         self.rng.shuffle(parts)
@@ -93,12 +95,12 @@ class Killer:
             self._until(lambda: status.phase == part)
             self._sleep(self.rng.uniform(0, max(self.durations.get(part, [0.01]))))
 
-    def _written(self) -> set[str]:
-        return {name for name in hidden_files(self.output_dir) if is_resumable(name)}
-
     def learn_write_time(self, *, was_during: bool) -> None:
         """Wait shorter where the write was over when the kill came."""
         self.write_time *= 1.3 if was_during else 0.6
+
+    def _written(self) -> set[str]:
+        return {name for name in hidden_files(self.output_dir) if is_resumable(name)}
 
     def _step_time(self) -> float:
         of_steps = [

@@ -24,6 +24,13 @@ def differences(first, second):
     return found
 
 
+def metrics(folder):
+    """The lines of metrics.json, but for what a clock and the machine say."""
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    measured = {"time", "data_time", "memory"}
+    return [{k: v for k, v in line.items() if k not in measured} for line in lines]
+
+
 @pytest.fixture
 def trained(groups):
     """The weights of a short run in one process."""
@@ -98,15 +105,20 @@ def test_processes_come_and_go_and_the_batches_stay(groups):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_run_goes_on_in_the_same_bits(groups):
-    check(groups.run(3, output="whole"), 0, 0, 0)
-    ended = groups.run(3, FAULT.format("SIGKILL", 1, 4))
+    # A checkpoint of these holds metrics that no line has told yet.
+    periods = ["train.log_period=3", "test.eval_period=3"]
+    check(groups.run(3, *periods, output="whole"), 0, 0, 0)
+    ended = groups.run(3, *periods, FAULT.format("SIGKILL", 1, 4))
     check(ended, 1, -9, 1)
-    ended = groups.run(3, "--resume", "data.num_workers=1")
+    ended = groups.run(3, *periods, "--resume", "data.num_workers=1")
     check(ended, 0, 0, 0)
     assert "going on at iteration 4" in ended.text
     names = ("model_0000005.pth", "model_0000007.pth", "model_final.pth", "model_best.pth")
     for name in names:
         assert differences(groups.folder / "whole" / name, groups.folder / "run" / name) == []
+    lines = [metrics(groups.folder / name) for name in ("whole", "run")]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) >= 3
 
 
 @pytest.mark.slow
@@ -143,8 +155,10 @@ def test_a_hanging_process_ends_the_others_in_time(groups):
     deadline = time.monotonic() + 60
     while "Timed out" not in groups.text() and time.monotonic() < deadline:
         time.sleep(0.1)
+    noticed = "Timed out" in groups.text()
     os.kill(groups.processes[1], signal.SIGKILL)
     check(groups.wait(), 1, -9)
+    assert noticed
 
 
 def test_a_mistake_is_told_once(groups):

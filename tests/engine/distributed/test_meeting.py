@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
@@ -15,9 +16,11 @@ def meet(store, number, late):
 
     def come(rank):
         time.sleep(0.2 * (rank == late))
-        names[rank] = _agree_on_name(store, rank, number, 20.0)
+        # Each has a connection of its own, as processes have.
+        own = dist.TCPStore("127.0.0.1", store.port, timeout=timedelta(seconds=20))
+        names[rank] = _agree_on_name(own, rank, number, 20.0)
 
-    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(number)]
+    threads = [threading.Thread(target=come, args=(rank,), daemon=True) for rank in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
