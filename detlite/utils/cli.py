@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from ..errors import UserError
-from .distributed import is_first_to_say
 
 USER_MISTAKE = 2
 STOPPED = 75  # sysexits.h's EX_TEMPFAIL: try again later, here with --resume
@@ -48,6 +47,12 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
 
 def _tell(text: str) -> None:
     """Print for the user, once where several processes have found the same."""
-    if is_first_to_say(text):
+    if _is_first_to_say(text):
         who = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
         print(f"{who}{text}", file=sys.stderr)
+
+
+def _is_first_to_say(text: str) -> bool:
+    # A tool that computes nothing with torch has not imported it, and is one process.
+    distributed = sys.modules.get(f"{__package__}.distributed")
+    return distributed is None or distributed.is_first_to_say(text)

@@ -79,6 +79,8 @@ def checkpoint_stretches(pairs: int) -> list[dict[str, object]]:
         trainer = build_trainer(quickstart(folder, f"solver.max_iter={max_iter}"))
         trainer.hooks.insert(0, stretches)
         trainer.train()
+        if trainer.stop_reason == "signal":  # which a training takes for a pause
+            raise KeyboardInterrupt
     both = list(zip(stretches.seconds[True], stretches.seconds[False], strict=True))
     rows = []
     for i, kind in enumerate(("time", "CPU time")):
