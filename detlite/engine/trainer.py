@@ -113,7 +113,9 @@ class Trainer:
     def train(self) -> dict[str, Any]:
         """Run from ``start_iter`` to ``max_iter``; returns the last results of evaluation."""
         try:
-            self._train_mode()
+            self.model.train()
+            for module in self.kept_in_eval:
+                module.eval()
             self._batches = iter(self.loader)
             self._call("before_train")
             self._restore_rng()
@@ -235,11 +237,6 @@ class Trainer:
         self._batches = iter(self.loader)
         self._call("after_restore")
         self._restore_rng()
-
-    def _train_mode(self) -> None:
-        self.model.train()
-        for module in self.kept_in_eval:
-            module.eval()
 
     def _begin_step(self) -> None:
         self._grad_norm = self.skip_reason = None
