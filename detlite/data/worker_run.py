@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _POLL = 0.25  # seconds between two looks at the workers
 _GRACE = 2.0  # seconds that they have to end by themselves
 _KILL_WAIT = 5.0  # seconds until a killed process must be gone
+_TRANSFER = 1.0  # seconds that a transfer which has begun may take when its process exits
 _QUIET = 60.0  # seconds at the least that no worker need be at a sample, for they must start too
 _DONE = object()
 
@@ -93,7 +94,10 @@ class WorkerRun:
         # Before its process exits, multiprocessing calls this; else it would send SIGTERM, which
         # workers ignore, and wait for them.
         self._killer = multiprocessing.util.Finalize(
-            self, _kill, args=(self._workers,), exitpriority=100
+            self,
+            _end,
+            args=(self._workers, self._thread, self._wanted, self._closed),
+            exitpriority=100,
         )
         self._thread.start()
 
@@ -256,6 +260,22 @@ def _fetch(
             # The workers stay as they are until it is known whether they are the cause.
             closed.wait()
             return
+
+
+def _end(
+    workers: list[BaseProcess],
+    thread: threading.Thread,
+    wanted: threading.Semaphore,
+    closed: threading.Event,
+) -> None:
+    exiting = not closed.is_set()
+    closed.set()
+    wanted.release()
+    _kill(workers)
+    if exiting:
+        # Python ends the threads that are left at its exit wherever they are, and a thread that is
+        # in C++, as it takes a tensor, then aborts the process.
+        thread.join(_TRANSFER)
 
 
 def _kill(workers: list[BaseProcess]) -> None:
