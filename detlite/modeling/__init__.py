@@ -1,8 +1,11 @@
 """The model: its parts, their contracts and their assembly."""
 
 from . import anchor_generators, backbones, heads, losses, meta_arch, necks
+from .atss_matcher import ATSSMatcher
 from .box_coder import DeltaBoxCoder
 from .build import build_meta_arch
+from .distance_coder import DistanceBoxCoder, DistributionBoxCoder
+from .fcos_matcher import FCOSMatcher
 from .interfaces import (
     AnchorGenerator,
     Backbone,
@@ -11,16 +14,18 @@ from .interfaces import (
     ClassificationLoss,
     ExtraLevels,
     Head,
+    ImageClassificationLoss,
     LossNormalizer,
     Matcher,
     MetaArch,
     Neck,
     Postprocessor,
     Preprocessor,
+    QualityLoss,
 )
 from .loss_normalizer import BatchNormalizer, MovingAverageNormalizer, PerImageNormalizer
 from .matcher import MaxIoUMatcher
-from .meta_arch import RetinaNet
+from .meta_arch import FCOS, DenseDetector, ImageClassifier, RetinaNet
 from .postprocessing import NMSPostprocessor
 from .preprocessing import ImageNormalizer
 from .registries import (
@@ -43,6 +48,7 @@ __all__ = [
     "BACKBONE_REGISTRY",
     "BOX_CODER_REGISTRY",
     "EXTRA_LEVELS_REGISTRY",
+    "FCOS",
     "HEAD_REGISTRY",
     "LOSS_NORMALIZER_REGISTRY",
     "LOSS_REGISTRY",
@@ -51,6 +57,7 @@ __all__ = [
     "NECK_REGISTRY",
     "POSTPROCESSOR_REGISTRY",
     "PREPROCESSOR_REGISTRY",
+    "ATSSMatcher",
     "AnchorGenerator",
     "Backbone",
     "BatchNormalizer",
@@ -58,8 +65,14 @@ __all__ = [
     "BoxLoss",
     "ClassificationLoss",
     "DeltaBoxCoder",
+    "DenseDetector",
+    "DistanceBoxCoder",
+    "DistributionBoxCoder",
     "ExtraLevels",
+    "FCOSMatcher",
     "Head",
+    "ImageClassificationLoss",
+    "ImageClassifier",
     "ImageNormalizer",
     "LossNormalizer",
     "Matcher",
@@ -71,6 +84,7 @@ __all__ = [
     "PerImageNormalizer",
     "Postprocessor",
     "Preprocessor",
+    "QualityLoss",
     "RetinaNet",
     "anchor_generators",
     "backbones",

@@ -53,7 +53,9 @@ class MaxIoUMatcher(Matcher):
         self.allow_low_quality = allow_low_quality
         self.reassign_low_quality = reassign_low_quality
 
-    def __call__(self, gt_boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, gt_boxes: Sequence[Tensor], anchors: Tensor, level_sizes: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Indices (N, R) and labels (N, R) of anchors (R, 4), see ``detlite.ops.match_anchors``."""
         matched, labels = match_anchors(
             gt_boxes,
@@ -83,7 +85,7 @@ def _assign_best(gt_boxes: Tensor, anchors: Tensor, matched: Tensor, labels: Ten
 def match_within_images(
     matcher: Matcher,
     gt_boxes: Sequence[Tensor],
-    anchors: Tensor,
+    anchors: Sequence[Tensor],
     image_sizes: Sequence[tuple[int, int]],
     size_divisor: int,
 ) -> tuple[Tensor, Tensor]:
@@ -92,7 +94,7 @@ def match_within_images(
     Args:
         matcher: Any.
         gt_boxes: (G, 4) of each image.
-        anchors: (R, 4).
+        anchors: (R_l, 4) of each level l.
         image_sizes: (height, width) of each image without padding.
         size_divisor: An image reaches as far as its own size, rounded up to a multiple of it.
 
@@ -100,9 +102,10 @@ def match_within_images(
         Indices (N, R) and labels (N, R), -1 for the anchors beyond.
     """
     results = []
+    joined, level_sizes = torch.cat(list(anchors)), [len(level) for level in anchors]
     for boxes, size in zip(gt_boxes, image_sizes, strict=True):
-        is_outside = _beyond(anchors, size, size_divisor)
-        matched, labels = matcher([boxes], anchors.masked_fill(is_outside, NOWHERE))
+        is_outside = _beyond(joined, size, size_divisor)
+        matched, labels = matcher([boxes], joined.masked_fill(is_outside, NOWHERE), level_sizes)
         results.append((matched, labels.masked_fill(is_outside[:, 0], -1)))
     indices, labels = (torch.cat(parts) for parts in zip(*results, strict=True))
     return indices, labels

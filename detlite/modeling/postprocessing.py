@@ -1,13 +1,16 @@
 """From dense predictions to detections: threshold, top k, decode, clip, NMS."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import clip_boxes, nms_padded
 from ..ranges import Fraction, PositiveInt
+from ..structures import Instances
 from .interfaces import BoxCoder, Postprocessor
 from .registries import POSTPROCESSOR_REGISTRY
 
@@ -88,8 +91,52 @@ class NMSPostprocessor(Postprocessor):
         scores, picked = scores.topk(min(self.topk_per_level, scores.shape[1]), dim=1)
         scores = scores.masked_fill(~(scores > self.score_thresh), -math.inf)
         rows = picked // num_classes
-        deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
+        deltas = deltas.gather(1, rows[..., None].expand(-1, -1, deltas.shape[-1]))
         return box_coder.decode(deltas, anchors[rows]), scores, picked % num_classes
+
+
+def joint_logits(logits: Tensor, centerness: Tensor) -> Tensor:
+    """Logits of the geometric mean of two scores, by which FCOS ranks its boxes.
+
+    Args:
+        logits: (N, R, K) of classes.
+        centerness: (N, R) likewise logits.
+
+    Returns:
+        (N, R, K) float32.
+    """
+    log_scores = F.logsigmoid(logits.float()) + F.logsigmoid(centerness.float())[..., None]
+    log_score = log_scores / 2
+    return log_score - torch.log(-torch.expm1(log_score))
+
+
+def detected_instances(
+    detections: tuple[Tensor, Tensor, Tensor, Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    batch: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Instances]]:
+    """Detections as a meta-arch returns them.
+
+    Args:
+        detections: What ``Postprocessor.forward`` gives.
+        image_sizes: (height, width) of each image without padding.
+        batch: What the meta-arch was given; "height" and "width" of a sample are the size in whose
+            pixels its boxes are returned, that of the image if there are none.
+    """
+    boxes, scores, classes, counts = detections
+    results = []
+    for i, (sample, (height, width)) in enumerate(zip(batch, image_sizes, strict=True)):
+        count = int(counts[i])
+        out_height, out_width = sample.get("height", height), sample.get("width", width)
+        scale = boxes.new_tensor([out_width / width, out_height / height] * 2)
+        instances = Instances(
+            (out_height, out_width),
+            pred_boxes=boxes[i, :count] * scale,
+            scores=scores[i, :count],
+            pred_classes=classes[i, :count],
+        )
+        results.append({"instances": instances})
+    return results
 
 
 def _pick(

@@ -52,6 +52,7 @@ HEAD_REGISTRY = Registry(
         "input_shape": "the neck's output_shape()",
         "num_anchors": "the anchor generator",
         "num_classes": _CLASSES,
+        "code_size": "the box coder",
     },
 )
 MATCHER_REGISTRY = Registry("matcher", Matcher)

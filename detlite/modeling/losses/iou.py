@@ -93,14 +93,20 @@ class CIoULoss(DIoULoss):
         return super().penalty(predicted, target, iou, union) + trade_off * v
 
 
+def paired_iou(predicted: Tensor, target: Tensor) -> Tensor:
+    """IoU of predicted boxes (..., 4) with their own targets (..., 4), (...) in [0, 1]."""
+    intersection, union = _overlap(predicted, target)
+    return (intersection / (union + EPS)).clamp(0, 1)
+
+
 def _size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
 
 
 def _overlap(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    upper_left = torch.max(predicted[:, :2], target[:, :2])
-    lower_right = torch.min(predicted[:, 2:], target[:, 2:])
-    intersection = (lower_right - upper_left).clamp(min=0).prod(dim=1)
+    upper_left = torch.max(predicted[..., :2], target[..., :2])
+    lower_right = torch.min(predicted[..., 2:], target[..., 2:])
+    intersection = (lower_right - upper_left).clamp(min=0).prod(dim=-1)
     areas = [width * height for width, height in (_size(predicted), _size(target))]
     return intersection, areas[0] + areas[1] - intersection
 

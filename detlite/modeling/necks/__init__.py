@@ -2,5 +2,6 @@
 
 from .extra_levels import P6P7
 from .fpn import FPN
+from .pafpn import PAFPN
 
-__all__ = ["FPN", "P6P7"]
+__all__ = ["FPN", "P6P7", "PAFPN"]

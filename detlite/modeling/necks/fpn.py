@@ -39,12 +39,12 @@ class FPN(Neck):
         init: InitName = "caffe2",
     ) -> None:
         super().__init__()
-        self.sources = {_level_name(spec.stride): name for name, spec in input_shape.items()}
+        self.sources = {level_name(spec.stride): name for name, spec in input_shape.items()}
         self.laterals = nn.ModuleDict()
         self.outputs = nn.ModuleDict()
         self._shapes = {}
         for spec in input_shape.values():
-            level = _level_name(spec.stride)
+            level = level_name(spec.stride)
             self.laterals[level] = ConvNorm(spec.channels, out_channels, 1, norm=norm)
             self.outputs[level] = ConvNorm(out_channels, out_channels, 3, norm=norm)
             self._shapes[level] = ShapeSpec(out_channels, spec.stride)
@@ -55,7 +55,7 @@ class FPN(Neck):
         stride = max(spec.stride for spec in input_shape.values())
         for i in range(extra_levels.num_levels if extra_levels else 0):
             extra = stride * 2 ** (i + 1)
-            self._shapes[_level_name(extra)] = ShapeSpec(out_channels, extra)
+            self._shapes[level_name(extra)] = ShapeSpec(out_channels, extra)
 
     @classmethod
     def from_config(cls, block: Block, input_shape: Mapping[str, ShapeSpec]) -> "FPN":
@@ -64,7 +64,7 @@ class FPN(Neck):
         out_channels = block.get("out_channels", OUT_CHANNELS)
         if block.get("extra_levels") is not None:
             levels = {
-                _level_name(spec.stride): ShapeSpec(out_channels, spec.stride)
+                level_name(spec.stride): ShapeSpec(out_channels, spec.stride)
                 for spec in input_shape.values()
             }
             arguments["extra_levels"] = EXTRA_LEVELS_REGISTRY.build(
@@ -78,6 +78,14 @@ class FPN(Neck):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mix the backbone's maps (N, C, H, W) into levels of ``out_channels``."""
+        levels = self._pyramid(features)
+        if self.extra_levels is not None:
+            extra = self.extra_levels({**features, **levels})
+            levels.update(zip(list(self._shapes)[len(levels) :], extra, strict=True))
+        return levels
+
+    def _pyramid(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The levels that have a map of the backbone, from fine to coarse."""
         inner: Tensor | None = None
         levels: dict[str, Tensor] = {}
         for level in reversed(self.sources):
@@ -86,12 +94,9 @@ class FPN(Neck):
                 lateral = lateral + F.interpolate(inner, size=lateral.shape[-2:], mode="nearest")
             inner = lateral
             levels[level] = self.outputs[level](inner)
-        levels = {level: levels[level] for level in self.sources}
-        if self.extra_levels is not None:
-            extra = self.extra_levels({**features, **levels})
-            levels.update(zip(list(self._shapes)[len(levels) :], extra, strict=True))
-        return levels
+        return {level: levels[level] for level in self.sources}
 
 
-def _level_name(stride: int) -> str:
+def level_name(stride: int) -> str:
+    """What a level is called: p3 at stride 8."""
     return f"p{int(math.log2(stride))}"

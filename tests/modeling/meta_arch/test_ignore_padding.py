@@ -7,6 +7,7 @@ import torch
 import torchvision
 
 from detlite.modeling import MaxIoUMatcher, build_meta_arch
+from detlite.modeling.meta_arch.dense_losses import DensePredictions
 from detlite.registry import Block
 from detlite.structures import Instances
 
@@ -93,7 +94,7 @@ def run_both(model, sizes, num_boxes, size_divisor=32):
         Instances(size, gt_boxes=boxes, gt_classes=classes)
         for size, (boxes, classes) in zip(sizes, truths, strict=True)
     ]
-    losses = model.losses(logits, deltas, anchors, instances, sizes)
+    losses = model.losses(DensePredictions(logits, deltas, []), [anchors], instances, sizes)
     found = [losses["loss_cls"].item(), losses["loss_box"].item()]
     expected = expected_losses(model, logits, deltas, anchors, grids, truths, sizes, size_divisor)
     return (found, losses["num_positives"].item()), expected
@@ -136,7 +137,7 @@ def test_a_best_anchor_on_the_padding_leaves_its_place_to_the_best_one_within(mo
     boxes = torch.tensor([[20.0, 0, 64, 32]])
     for ignore, x in ((False, 40), (True, 24)):
         monkeypatch.setattr(model, "ignore_padding", ignore)
-        _, labels = model._match([boxes, boxes[:0]], anchors, [(32, 32), (64, 64)])
+        _, labels = model._match([boxes, boxes[:0]], [anchors], [(32, 32), (64, 64)])
         (row,) = labels[0].eq(1).nonzero().flatten().tolist()[:1]
         assert anchors[row, [0, 2]].mean().item() == pytest.approx(x)
         on_padding = anchors[:, [0, 2]].mean(dim=1) > 31

@@ -36,7 +36,7 @@ def make_detecting(model):
     for conv in (*model.head.cls_subnet, *model.head.box_subnet):
         torch.nn.init.kaiming_normal_(conv.weight)
     model.eval()
-    logits, deltas, _ = model.predict(model.preprocessor([draw_sample(64, 96)["image"]]).tensor)
+    logits, deltas, *_ = model.predict(model.preprocessor([draw_sample(64, 96)["image"]]).tensor)
     model.head.cls_score.weight.mul_(3 / logits.std())
     model.head.box_pred.weight.mul_(0.3 / deltas.std())
     return model

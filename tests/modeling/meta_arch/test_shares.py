@@ -213,7 +213,7 @@ def test_levels_have_the_sizes_that_were_counted_with(backbone, size):
         neck=Block(name="FPN", out_channels=8, extra_levels=Block(name="P6P7")),
     ).eval()
     with torch.inference_mode():
-        _, _, levels = model.predict(torch.zeros(1, 3, *size))
+        levels = model.predict(torch.zeros(1, 3, *size)).grid_sizes
     assert levels == list(model.neck.grid_sizes(size).values())
     strides = [spec.stride for spec in model.neck.output_shape().values()]
     assert levels == [tuple(math.ceil(side / stride) for side in size) for stride in strides]

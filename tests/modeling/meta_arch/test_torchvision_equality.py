@@ -170,7 +170,7 @@ def test_logits_and_deltas_of_every_anchor_equal_torchvision(twins):
     with torch.inference_mode():
         batch, _ = peer.eval().transform([image / 255 for image in images])
         expected = peer.head(list(peer.backbone(batch.tensors).values()))
-        logits, deltas, _ = model.eval().predict(model.preprocessor(images).tensor)
+        logits, deltas, *_ = model.eval().predict(model.preprocessor(images).tensor)
     torch.testing.assert_close(logits, expected["cls_logits"], rtol=0, atol=1e-4)
     torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=0, atol=1e-4)
 

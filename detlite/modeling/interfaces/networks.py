@@ -1,20 +1,14 @@
-"""The contracts of the model parts. Read this page before you write one.
-
-Letters in shapes: N images, H and W pixels or cells, R anchors of all levels, A anchors per cell,
-K classes, G ground truths, D detections. Boxes are XYXY in pixels of the padded input image.
-
-A part is a class that derives from one of these, takes its config keys as keyword arguments (names,
-types and defaults of the signature are what a YAML may say), and is registered under its own name.
-"""
+"""The contracts of a model, of the networks in it, and of what lies before and behind them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..structures import BatchShare, ImageList, ShapeSpec
+from ...structures import BatchShare, ImageList, ShapeSpec
+from .targets import BoxCoder
 
 
 class MetaArch(nn.Module, ABC):
@@ -29,6 +23,9 @@ class MetaArch(nn.Module, ABC):
     are summed over the parts. A model that is only trained whole needs none of this.
     """
 
+    task: ClassVar[str] = "detection"
+    """What it learns, which the data sets and the evaluators must be for."""
+
     class_names: tuple[str, ...] = ()
 
     @abstractmethod
@@ -37,16 +34,18 @@ class MetaArch(nn.Module, ABC):
 
         Args:
             batch: One dict an image: "image" (3, h, w) RGB, uint8 or float32 from 0 to 255; in
-                training also "instances" with gt_boxes (G, 4) and gt_classes (G,); "height" and
-                "width" where the output shall be in the pixels of another size than the image's.
+                training also "instances" with gt_boxes (G, 4) and gt_classes (G,), or a
+                classifier's "gt_class" () int64 or "gt_probs" (K,); "height" and "width" where the
+                output shall be in the pixels of another size than the image's.
             share: In training, the place of these images in the whole batch; None: they are it.
                 Images are padded to its canvas, as part of a larger batch; the losses are sums
                 over images, each times its weight.
 
         Returns:
             In training a dict of scalars, those named ``loss*`` are summed; in evaluation one dict
-            an image, a detector's with "instances" (pred_boxes, scores, pred_classes). With a
-            share the scalars, all of them, are what these images add to the whole batch's.
+            an image, a detector's with "instances" (pred_boxes, scores, pred_classes), a
+            classifier's with "scores" (K,). With a share the scalars, all of them, are what these
+            images add to the whole batch's.
         """
 
     def count_targets(self, batch: Sequence[Mapping[str, Any]], canvas: tuple[int, int]) -> Tensor:
@@ -145,109 +144,26 @@ class ExtraLevels(nn.Module, ABC):
         """
 
 
-class AnchorGenerator(nn.Module, ABC):
-    """Lays anchors on the cells of each level.
-
-    Given: ``strides``, one a level.
-    """
-
-    num_anchors: int
-    """Anchors per cell, A."""
-
-    @abstractmethod
-    def forward(
-        self, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
-    ) -> list[Tensor]:
-        """Anchors (H * W * A, 4) of each level: cells row by row, a cell's anchors together.
-
-        Args:
-            grid_sizes: (height, width) of each level in cells.
-            image_size: (height, width) of the padded batch.
-        """
-
-
 class Head(nn.Module, ABC):
     """Predicts class and place for each anchor.
 
-    Given: ``input_shape`` of the levels, ``num_anchors`` per cell, ``num_classes``.
+    Given: ``input_shape`` of the levels, ``num_anchors`` per cell, ``num_classes``, ``code_size``
+    of the box coder (4 with most).
     """
 
     class_layers: ClassVar[tuple[str, ...]] = ()
     """Layers whose output channels are anchor * K + class. Weights for other classes keep the rows
     of classes that both have."""
 
-    @abstractmethod
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, 4), in the anchors' order."""
-
-
-class Matcher(ABC):
-    """Decides which anchors learn which object."""
+    predicts_centerness: ClassVar[bool] = False
+    """Whether ``forward`` also says how near an anchor is to its object's centre."""
 
     @abstractmethod
-    def __call__(self, gt_boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """Match a batch.
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Levels (N, C, H, W) to logits (N, R, K) and deltas (N, R, B), in the anchors' order.
 
-        Args:
-            gt_boxes: (G, 4) of each image; G may be 0.
-            anchors: (R, 4), the same for all images.
-
-        Returns:
-            Index of the image's ground truth (N, R) int64, 0 where it has none, and label (N, R)
-            int8: 1 foreground, 0 background, -1 ignored.
+        With ``predicts_centerness`` logits (N, R) of the centerness come third.
         """
-
-
-class BoxCoder(ABC):
-    """Expresses boxes relative to anchors."""
-
-    @abstractmethod
-    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Deltas (..., 4) that lead from anchors (..., 4) to boxes (..., 4)."""
-
-    @abstractmethod
-    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (..., 4) that deltas (..., 4) lead to; not clipped to the image."""
-
-
-class Loss(nn.Module, ABC):
-    """What all losses share; derive from ClassificationLoss or BoxLoss."""
-
-
-class ClassificationLoss(Loss):
-    """Compares class logits with class indices."""
-
-    @abstractmethod
-    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Sum the loss of logits (R, K). The caller normalizes.
-
-        Args:
-            logits: (R, K).
-            classes: (R,) int64: 0 to K - 1 the class, K background, -1 ignored.
-        """
-
-
-class BoxLoss(Loss):
-    """Compares places, either as deltas or as boxes."""
-
-    compares: ClassVar[Literal["deltas", "boxes"]]
-    """Whether ``forward`` wants deltas as the head predicts them or decoded boxes."""
-
-    @abstractmethod
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Loss (P,) of each predicted (P, 4) against target (P, 4).
-
-        Entries of background anchors come along and are dropped afterwards: the result must be
-        finite for every finite input.
-        """
-
-
-class LossNormalizer(nn.Module, ABC):
-    """Decides what the sums of losses are divided by."""
-
-    @abstractmethod
-    def forward(self, num_positives: Tensor) -> Tensor:
-        """Foreground anchors of each image (N,) to the weight (N,) of each image's sum."""
 
 
 class Preprocessor(nn.Module, ABC):
@@ -287,7 +203,7 @@ class Postprocessor(nn.Module, ABC):
 
         Args:
             logits: (N, R, K).
-            deltas: (N, R, 4).
+            deltas: (N, R, B).
             anchors: (R_l, 4) of each level l.
             image_sizes: (N, 2), height and width without padding.
             box_coder: The coder of the deltas.
