@@ -107,8 +107,8 @@ def by_anchor(levels: Sequence[Tensor], values: int) -> Tensor:
 class ConvNorm(nn.Conv2d):
     """A convolution, then a normalization, then a ReLU, the last two where asked for.
 
-    The convolution has a bias exactly if no normalization follows. ``padding`` keeps the size at
-    stride 1.
+    The convolution has a bias if no normalization follows, or where ``bias`` says so. ``padding``
+    keeps the size at stride 1.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class ConvNorm(nn.Conv2d):
         norm: NormName = "",
         norm_eps: float = 1e-5,
         relu: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -130,7 +131,7 @@ class ConvNorm(nn.Conv2d):
             stride=stride,
             padding=kernel_size // 2,
             groups=groups,
-            bias=not norm,
+            bias=not norm if bias is None else bias,
         )
         self.norm = make_norm(norm, out_channels, norm_eps)
         self.relu = relu

@@ -30,6 +30,7 @@ class FCOSHead(RetinaNetHead):
     """
 
     predicts_centerness = True
+    bias_before_norm = True  # as the authors' weights and torchvision's have it
 
     def __init__(
         self,

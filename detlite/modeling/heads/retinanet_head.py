@@ -1,7 +1,7 @@
 """RetinaNet's head (Lin et al. 2017, section 4)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from msgspec import Meta
@@ -28,6 +28,7 @@ class RetinaNetHead(Head):
     """
 
     class_layers = ("cls_score",)
+    bias_before_norm: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -48,8 +49,8 @@ class RetinaNetHead(Head):
         width = channels.pop()
         self.num_classes = num_classes
         self.code_size = code_size
-        self.cls_subnet = _subnet(width, num_convs, norm)
-        self.box_subnet = _subnet(width, num_convs, norm)
+        self.cls_subnet = _subnet(width, num_convs, norm, self.bias_before_norm)
+        self.box_subnet = _subnet(width, num_convs, norm, self.bias_before_norm)
         self.cls_score = nn.Conv2d(width, num_anchors * num_classes, 3, padding=1)
         self.box_pred = nn.Conv2d(width, num_anchors * code_size, 3, padding=1)
         for module in self.modules():
@@ -72,7 +73,9 @@ class RetinaNetHead(Head):
         return [level * scale for level, scale in zip(levels, self.scales, strict=True)]
 
 
-def _subnet(channels: int, num_convs: int, norm: NormName) -> nn.Sequential:
-    return nn.Sequential(
-        *(ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs))
+def _subnet(channels: int, num_convs: int, norm: NormName, bias: bool) -> nn.Sequential:
+    convs = (
+        ConvNorm(channels, channels, 3, norm=norm, relu=True, bias=bias or None)
+        for _ in range(num_convs)
     )
+    return nn.Sequential(*convs)
