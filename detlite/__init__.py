@@ -16,7 +16,15 @@ from .registry import Registry, before_first_lookup
 # For type checkers and editors only: __getattr__ imports these when one is first used.
 if TYPE_CHECKING:
     from .config import Config, load_config
-    from .data import DATASET_REGISTRY, SAMPLER_REGISTRY, TRANSFORM_REGISTRY, DetectionDataset
+    from .data import (
+        BATCH_TRANSFORM_REGISTRY,
+        DATASET_REGISTRY,
+        SAMPLER_REGISTRY,
+        TRANSFORM_REGISTRY,
+        BatchTransform,
+        ClassificationDataset,
+        DetectionDataset,
+    )
     from .engine import (
         HOOK_REGISTRY,
         HookBase,
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     )
     from .evaluation import (
         EVALUATOR_REGISTRY,
+        ClassificationEvaluator,
         COCOEvaluator,
         DatasetEvaluator,
         inference_on_dataset,
@@ -63,6 +72,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
     "BACKBONE_REGISTRY",
+    "BATCH_TRANSFORM_REGISTRY",
     "BOX_CODER_REGISTRY",
     "DATASET_REGISTRY",
     "EVALUATOR_REGISTRY",
@@ -82,10 +92,13 @@ __all__ = [
     "TRANSFORM_REGISTRY",
     "AnchorGenerator",
     "Backbone",
+    "BatchTransform",
     "BoxCoder",
     "BoxLoss",
     "COCOEvaluator",
     "CheckpointError",
+    "ClassificationDataset",
+    "ClassificationEvaluator",
     "ClassificationLoss",
     "Config",
     "ConfigError",

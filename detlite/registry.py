@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from .errors import ConfigError, did_you_mean
 
@@ -142,7 +143,7 @@ class Registry:
             raise ConfigError(
                 f"{self.kind} '{block['name']}': {error}; its keys are {', '.join(known)}"
             ) from None
-        return component(**arguments, **given)
+        return component(**_with_enums(arguments, signature), **given)
 
     def __contains__(self, name: str) -> bool:
         filled_registries()
@@ -173,6 +174,17 @@ class Registry:
 def block_arguments(block: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
     """The keyword arguments that a block holds: all but ``name`` and the keys in ``without``."""
     return {key: value for key, value in block.items() if key != "name" and key not in without}
+
+
+def _with_enums(arguments: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+    """The members of enums for the values that a config says them by."""
+    result = dict(arguments)
+    for name, value in arguments.items():
+        annotation = getattr(signature.parameters.get(name), "annotation", None)
+        for member in get_args(annotation) or (annotation,):
+            if inspect.isclass(member) and issubclass(member, Enum) and type(value) is str:
+                result[name] = next((m for m in member if m.value == value), value)
+    return result
 
 
 def _source(component: Callable[..., Any]) -> str:

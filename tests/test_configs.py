@@ -5,7 +5,7 @@ import pathlib
 import pytest
 import torch
 
-from detlite import build_model, load_config
+from detlite import BATCH_TRANSFORM_REGISTRY, build_model, load_config
 from detlite.config import read_tree
 from detlite.data.transforms import build_transforms
 from detlite.modeling import build_meta_arch
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(path for top in ("configs", "projects") for path in (ROOT / top).rglob("*.yaml"))
 BASES = [path for path in FILES if "_base_" in path.parts]
 CONFIGS = [path for path in FILES if "_base_" not in path.parts]
-LARGE = [ROOT / "configs/retinanet"]
+LARGE = [ROOT / "configs/retinanet", ROOT / "configs/parts", ROOT / "configs/classification"]
 
 
 def name_of(path):
@@ -41,6 +41,8 @@ def test_a_config_is_complete_and_its_model_can_be_built(path):
     assert config.data.train, f"{name_of(path)} names no training data"
     build_transforms(config.data.train_transforms)
     build_transforms(config.data.test_transforms)
+    for block in config.data.batch_transforms:
+        BATCH_TRANSFORM_REGISTRY.build(block, num_classes=len(names))
 
 
 def test_runs_write_into_folders_of_their_own():

@@ -17,7 +17,8 @@ NAMES = {
     *("Instances", "ImageList", "ShapeSpec"),
     *("MetaArch", "Backbone", "Neck", "AnchorGenerator", "Head", "Matcher", "BoxCoder"),
     *("ClassificationLoss", "BoxLoss"),
-    *("DetectionDataset", "DatasetEvaluator", "COCOEvaluator", "inference_on_dataset"),
+    *("DetectionDataset", "ClassificationDataset"),
+    *("DatasetEvaluator", "COCOEvaluator", "ClassificationEvaluator", "inference_on_dataset"),
     *("UserError", "ConfigError", "DataError", "CheckpointError"),
     "Registry",
     *("META_ARCH_REGISTRY", "BACKBONE_REGISTRY", "NECK_REGISTRY", "EXTRA_LEVELS_REGISTRY"),
@@ -25,6 +26,7 @@ NAMES = {
     *("LOSS_REGISTRY", "LOSS_NORMALIZER_REGISTRY"),
     *("PREPROCESSOR_REGISTRY", "POSTPROCESSOR_REGISTRY"),
     *("DATASET_REGISTRY", "TRANSFORM_REGISTRY", "SAMPLER_REGISTRY"),
+    *("BATCH_TRANSFORM_REGISTRY", "BatchTransform"),
     *("OPTIMIZER_REGISTRY", "SCHEDULE_REGISTRY", "EVALUATOR_REGISTRY", "HOOK_REGISTRY"),
     "__version__",
 }

@@ -5,7 +5,8 @@
     python tools/visualize.py --weights model_final.pth --dataset test --output out/
     python tools/visualize.py --weights model.pkl --config-file X.yaml --input a.jpg --output out/
 
-The third draws ground truth beside prediction. A checkpoint of detlite needs no config; the weights
+The third draws ground truth beside prediction. Of a classifier the likeliest classes are written
+onto the picture, and the true one above them. A checkpoint of detlite needs no config; the weights
 of another framework need that of their model, see configs/retinanet/README.md.
 """
 
@@ -19,12 +20,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detlite import Config, DataError, Instances, Predictor, UserError, load_config
+from detlite import Config, DataError, Predictor, UserError, load_config
 from detlite.data import TrainingData, build_datasets, build_transforms, read_image
 from detlite.data.samplers import SamplePosition
 from detlite.utils.cli import run_cli
 from detlite.utils.logger import setup_logger
-from detlite.visualization import Visualizer, write_picture
+from detlite.visualization import (
+    Found,
+    Visualizer,
+    draw_beside_truth,
+    draw_found,
+    draw_truth,
+    write_picture,
+)
 
 logger = logging.getLogger("detlite.visualize")
 
@@ -108,7 +116,7 @@ def draw_images(predictor: Predictor, inputs: list[str], output: Path, score_thr
             visualizer = Visualizer(
                 image, predictor.class_names, score_thresh=score_thresh, min_side=MIN_SIDE
             )
-            write_picture(output / names[path], visualizer.draw(found))
+            write_picture(output / names[path], draw_found(visualizer, found))
             drawn += 1
             logger.info("%s: %s", path, _summary(found, predictor.class_names, score_thresh))
     logger.info("drew %d images into %s", drawn, output)
@@ -136,9 +144,9 @@ def draw_dataset(
         visualizer = Visualizer(
             image, names, score_thresh=arguments.score_thresh, min_side=MIN_SIDE
         )
-        picture: np.ndarray = visualizer.draw(sample["instances"])
+        picture: np.ndarray = draw_truth(visualizer, sample)
         if predictor is not None:
-            picture = visualizer.draw_comparison(sample["instances"], predictor(image))
+            picture = draw_beside_truth(visualizer, sample, predictor(image))
         write_picture(output / f"{i:05d}_{Path(sample['file_name']).stem}.jpg", picture)
     logger.info("drew %d of the %d images of data.%s into %s", count, len(data),
                 arguments.dataset, output)  # fmt: skip
@@ -186,7 +194,10 @@ def _picture_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _summary(found: Instances, class_names: tuple[str, ...], score_thresh: float) -> str:
+def _summary(found: Found, class_names: tuple[str, ...], score_thresh: float) -> str:
+    if isinstance(found, torch.Tensor):
+        best = found.argsort(descending=True)[:3].tolist()
+        return ", ".join(f"{class_names[k]} {float(found[k]):.2f}" for k in best)
     shown = found[found.scores >= score_thresh]
     counts: dict[str, int] = {}
     for index in shown.pred_classes.tolist():

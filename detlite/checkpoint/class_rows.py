@@ -85,7 +85,11 @@ def class_names_of(
 
 
 def match_classes(
-    class_names: Sequence[str], their_names: Sequence[str] | None, num_theirs: int
+    class_names: Sequence[str],
+    their_names: Sequence[str] | None,
+    num_theirs: int,
+    *,
+    maybe_coco: bool = True,
 ) -> ClassMatch | None:
     """Find the file's row of each class of the model.
 
@@ -94,11 +98,12 @@ def match_classes(
         their_names: The file's; None if it does not say them, then those of COCO are taken where
             there are 80 (every peer) or 91 rows (torchvision's, numbered by category).
         num_theirs: How many classes the file has rows for.
+        maybe_coco: Whether they can be COCO's, as those of detectors are.
 
     Returns:
         None if there is no knowing which row is which.
     """
-    if their_names is None:
+    if their_names is None and maybe_coco:
         their_names = _names_of_coco(num_theirs)
     names = tuple(class_names)
     if their_names is None:

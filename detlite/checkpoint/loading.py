@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .class_rows import ClassMatch, match_classes
-from .interop import PeerWeights, recognize
+from .interop import CLASSIFIER, CLASSIFIER_TENSORS, PeerWeights, recognize
 from .load_report import MATCHED, MISSING, OTHER_SHAPE, RESHAPED, LoadReport, listed, sizes_of
 from .reading import read_weights
 from .safe_unpickle import check_tensors
@@ -41,16 +41,17 @@ class LoadOptions:
     complete: bool = False
 
 
-def read_pretrained(source: str | os.PathLike[str]) -> PeerWeights:
+def read_pretrained(source: str | os.PathLike[str], own: Collection[str] = ()) -> PeerWeights:
     """The weights in a file of detlite, detectron2, torchvision, mmdetection, timm or Caffe2.
 
     Args:
         source: A path, a URL, or a published name such as ``detectron2://...``.
+        own: Names of the model's tensors, for a backbone that holds another library's modules.
 
     Raises:
         CheckpointError: The file cannot be read, or what it holds cannot be used.
     """
-    peer = recognize(read_weights(source), str(source))
+    peer = recognize(read_weights(source), str(source), own)
     peer.weights = check_tensors(peer.weights, peer.source)
     return peer
 
@@ -80,8 +81,8 @@ def load_pretrained(
         CheckpointError: The file cannot be read, its numbers are unusable, or too little fits.
     """
     options = options or LoadOptions()
-    peer = source if isinstance(source, PeerWeights) else read_pretrained(source)
     own = model.state_dict()
+    peer = source if isinstance(source, PeerWeights) else read_pretrained(source, own)
     matches = _class_matches(model, own, peer, class_names, options)
     report, loaded = _assign(model, own, peer, matches)
     _check(report, own, peer.weights, options)
@@ -126,7 +127,13 @@ def _assign(
     counters = [n for n in report.left_over if n.endswith(_COUNTER)]
     if counters:
         report.not_needed["batch counters"] = len(counters)
-    report.left_over = [n for n in report.left_over if not _OPTIONAL.fullmatch(n)]
+    # A detector leaves what told its backbone's images apart.
+    classifier = [n for n in report.left_over if n in CLASSIFIER_TENSORS]
+    if classifier:
+        report.not_needed = {CLASSIFIER: len(classifier), **report.not_needed}
+    report.left_over = [
+        n for n in report.left_over if not _OPTIONAL.fullmatch(n) and n not in classifier
+    ]
     return report, loaded
 
 
@@ -158,7 +165,9 @@ def _class_matches(
             )
         if their_names and len(their_names) != num_theirs:
             continue
-        match = match_classes(class_names, their_names, num_theirs)
+        # An image classifier of 80 classes is none of COCO.
+        detector = not _is_classifier(model)
+        match = match_classes(class_names, their_names, num_theirs, maybe_coco=detector)
         if match:
             matches[tensor_name] = match
     return matches
@@ -169,9 +178,16 @@ def _worth_a_note(match: ClassMatch) -> bool:
 
 
 def _is_class_layer(model: nn.Module, tensor_name: str) -> bool:
-    """Whether a tensor's rows are anchor * K + class; the head says which of its layers are."""
+    """Whether a tensor's rows are anchor * K + class; a detector's head says which are."""
+    if _is_classifier(model):
+        return tensor_name in CLASSIFIER_TENSORS
     layers = getattr(getattr(model, "head", None), "class_layers", ())
     return tensor_name.startswith(tuple(f"head.{layer}." for layer in layers))
+
+
+def _is_classifier(model: nn.Module) -> bool:
+    """Whether the head is one linear layer, with a row for each class."""
+    return isinstance(getattr(model, "head", None), nn.Linear)
 
 
 def _check(
@@ -209,7 +225,7 @@ def _check(
         raise CheckpointError(
             f"{len(left)} of the model's {len(report.fates)} tensors are not in {report.source} "
             f"({listed(left)}), so the model cannot be used without training it. Weights of a "
-            f"whole detector, of the architecture and the classes of the config, are needed.\n"
+            f"whole model, of the architecture and the classes of the config, are needed.\n"
             f"{report}"
         )
 

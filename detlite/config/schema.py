@@ -13,6 +13,7 @@ from .tree import Origin, Tree
 ModelBlock = Annotated[Block, BlockOf("meta-arch")]
 DatasetBlock = Annotated[Block, BlockOf("dataset")]
 TransformBlock = Annotated[Block, BlockOf("transform")]
+BatchTransformBlock = Annotated[Block, BlockOf("batch transform")]
 SamplerBlock = Annotated[Block, BlockOf("sampler")]
 OptimizerBlock = Annotated[Block, BlockOf("optimizer")]
 ScheduleBlock = Annotated[Block, BlockOf("schedule")]
@@ -29,10 +30,13 @@ class DataSection:
         test: Data sets, each evaluated by itself.
         train_transforms: Applied to training samples in order; boxes follow.
         test_transforms: Applied to test images; detections are scaled back.
+        batch_transforms: Applied to the training samples that a process has of a batch together,
+            such as MixUp; for data sets of image classes.
         batch_size: Images in a step, over all processes together.
         num_workers: Processes that load data beside each training process; 0 loads within it.
         sampler: Order of the training samples.
-        aspect_ratio_grouping: Batches of only landscape or only portrait images pad less.
+        aspect_ratio_grouping: Batches of only landscape or only portrait images pad less. Has no
+            effect where sizes are not known before images are read, as in classification.
         keep_empty_images: Train on images without a box too.
         num_classes: If given, another number of classes in the data is an error.
         broken_image: What an unreadable training image does: "stop" the run, or "skip" to another
@@ -47,6 +51,7 @@ class DataSection:
     test: list[DatasetBlock] = field(default_factory=list)
     train_transforms: list[TransformBlock] = field(default_factory=list)
     test_transforms: list[TransformBlock] = field(default_factory=list)
+    batch_transforms: list[BatchTransformBlock] = field(default_factory=list)
     batch_size: PositiveInt = 16
     num_workers: NonNegativeInt = 2
     sampler: SamplerBlock = field(default_factory=lambda: Block(name="ShuffleSampler"))
@@ -127,12 +132,16 @@ class EMASection:
     """A moving average of the weights, which is what is evaluated and saved for inference.
 
     Attributes:
-        decay: Share of the old average that a step keeps; 0 for no average.
-        warmup: The decay rises to its value over about this many iterations.
+        decay: Share of the old average that an update keeps; 0 for no average.
+        warmup: The decay rises to its value over about this many updates.
+        period: Iterations from one update to the next.
+        start: Iterations in which the average is a copy of the weights.
     """
 
     decay: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     warmup: NonNegativeInt = 0
+    period: PositiveInt = 1
+    start: NonNegativeInt = 0
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from ..registry import BlockOf, Registry, filled_registries
 
@@ -80,10 +81,21 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 
 
 def plain_annotation(annotation: Any) -> Any:
-    """An annotation without what YAML cannot hold, as in torch's ``lr: float | Tensor``."""
+    """An annotation without what YAML cannot hold, as in torch's ``lr: float | Tensor``.
+
+    An enum is said by the values of its members; ``Registry.build`` turns them back.
+    """
     origin, members = get_origin(annotation), get_args(annotation)
+    if is_class(annotation) and issubclass(annotation, Enum):
+        return Literal[tuple(member.value for member in annotation)]
     if origin in (Union, types.UnionType):
-        kept = [plain_annotation(member) for member in members if _in_yaml(member)]
+        # Beside an enum a string means one of its values, and torch would take any other too.
+        enums = any(is_class(member) and issubclass(member, Enum) for member in members)
+        kept = [
+            plain_annotation(member)
+            for member in members
+            if _in_yaml(member) and not (enums and member is str)
+        ]
         return Union[tuple(kept)] if kept else Any  # noqa: UP007
     if origin in (list, tuple):
         return origin[tuple(m if m is Ellipsis else plain_annotation(m) for m in members)]
@@ -91,7 +103,7 @@ def plain_annotation(annotation: Any) -> Any:
 
 
 def _in_yaml(annotation: Any) -> bool:
-    return not is_class(annotation) or annotation in _YAML_TYPES
+    return not is_class(annotation) or annotation in _YAML_TYPES or issubclass(annotation, Enum)
 
 
 def item_annotation(annotation: Any) -> Any | None:

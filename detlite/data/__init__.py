@@ -1,6 +1,7 @@
 """Data sets, transforms, the order of samples, and loaders."""
 
 from . import datasets
+from .batch_transforms import BATCH_TRANSFORM_REGISTRY, BatchTransform
 from .build import (
     build_datasets,
     build_test_loader,
@@ -8,7 +9,9 @@ from .build import (
     check_class_count,
     check_test_classes,
 )
+from .classification_dataset import ClassificationDataset
 from .detection_dataset import DetectionDataset
+from .image_dataset import ImageDataset
 from .image_io import read_image
 from .loader import Loader
 from .mapper import TestData, TrainingData, transform_sample
@@ -17,10 +20,14 @@ from .samplers import TrainingSampler
 from .transforms import RandomRotate90, ResizeShortestEdge, build_transforms
 
 __all__ = [
+    "BATCH_TRANSFORM_REGISTRY",
     "DATASET_REGISTRY",
     "SAMPLER_REGISTRY",
     "TRANSFORM_REGISTRY",
+    "BatchTransform",
+    "ClassificationDataset",
     "DetectionDataset",
+    "ImageDataset",
     "Loader",
     "RandomRotate90",
     "ResizeShortestEdge",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from ..config.schema import Config, DataSection
 from ..errors import ConfigError, DataError, UserError
 from ..registry import Block
 from ..utils.distributed import rank, world_size
-from .detection_dataset import DetectionDataset
+from .batch_transforms import build_batch_mixer
+from .image_dataset import ImageDataset
 from .loader import Loader
 from .mapper import TestData, TrainingData
 from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY
@@ -19,18 +21,19 @@ from .transforms import build_transforms
 logger = logging.getLogger(__name__)
 
 
-def build_datasets(blocks: Sequence[Block], section: str) -> list[DetectionDataset]:
+def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
     """Build data sets.
 
     Raises:
-        ConfigError: There is none, or they differ in their classes.
+        ConfigError: There is none, or they are for different tasks.
+        DataError: One cannot be read, or they differ in their classes.
     """
     if not blocks:
         raise ConfigError(
             f"{section} names no data set; give it at least one block, e.g. "
             f"{section}: [{{name: CocoDetection, json: a.json, images: a/}}]"
         )
-    datasets: list[DetectionDataset] = []
+    datasets: list[ImageDataset] = []
     for i, block in enumerate(blocks):
         try:
             datasets.append(DATASET_REGISTRY.build(block))
@@ -38,11 +41,16 @@ def build_datasets(blocks: Sequence[Block], section: str) -> list[DetectionDatas
             kind = type(error) if isinstance(error, UserError) else ConfigError
             raise kind(f"{section}.{i} ({block.name}): {error}") from error
     for other in datasets[1:]:
+        if other.task != datasets[0].task:
+            raise ConfigError(
+                f"{section}: '{other.name}' is a data set for {other.task}, '{datasets[0].name}' "
+                f"for {datasets[0].task}; a run has one task, so take one of them out"
+            )
         _check_classes(other, datasets[0], section)
     return datasets
 
 
-def check_class_count(section: DataSection, dataset: DetectionDataset) -> None:
+def check_class_count(section: DataSection, dataset: ImageDataset) -> None:
     """Raise a ConfigError if the config states another number of classes than the data has."""
     found = len(dataset.class_names)
     if section.num_classes is not None and section.num_classes != found:
@@ -54,7 +62,7 @@ def check_class_count(section: DataSection, dataset: DetectionDataset) -> None:
 
 
 def build_train_loader(
-    config: Config, datasets: Sequence[DetectionDataset], *, start: int = 0
+    config: Config, datasets: Sequence[ImageDataset], *, start: int = 0
 ) -> Loader:
     """Endless training batches.
 
@@ -87,16 +95,13 @@ def build_train_loader(
     sampler = SAMPLER_REGISTRY.build(
         section.sampler,
         images=images,
-        image_classes=_classes_of(datasets, images),
+        image_classes=ClassesOfImages(datasets, images),
         seed=config.seed,
     )
-    groups = None
-    if section.aspect_ratio_grouping:
-        groups = np.concatenate([(d.widths > d.heights).astype(np.int64) for d in datasets])
     batches = TrainingBatchSampler(
         sampler,
         batch_size=section.batch_size,
-        groups=groups,
+        groups=_aspect_groups(datasets) if section.aspect_ratio_grouping else None,
         start=start,
         rank=rank(),
         world_size=world_size(),
@@ -108,10 +113,11 @@ def build_train_loader(
         num_workers=section.num_workers,
         sample_timeout=section.sample_timeout,
         lost_sample=section.lost_sample,
+        mixer=build_batch_mixer(section.batch_transforms, datasets, config.seed),
     )
 
 
-def build_test_loader(config: Config, dataset: DetectionDataset) -> Loader:
+def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
     """Batches of a test data set, each image once over all ranks."""
     section = config.data
     data = TestData(
@@ -133,20 +139,18 @@ def build_test_loader(config: Config, dataset: DetectionDataset) -> Loader:
     )
 
 
-def check_test_classes(test: DetectionDataset, train_classes: Sequence[str]) -> None:
+def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None:
     """Raise a DataError if a test data set has other classes than the model was trained on."""
     if tuple(test.class_names) != tuple(train_classes):
         raise DataError(_class_difference(test, "the training data", train_classes, "data.test"))
 
 
-def _check_classes(dataset: DetectionDataset, first: DetectionDataset, section: str) -> None:
+def _check_classes(dataset: ImageDataset, first: ImageDataset, section: str) -> None:
     if dataset.class_names != first.class_names:
         raise DataError(_class_difference(dataset, f"'{first.name}'", first.class_names, section))
 
 
-def _class_difference(
-    dataset: DetectionDataset, other: str, names: Sequence[str], section: str
-) -> str:
+def _class_difference(dataset: ImageDataset, other: str, names: Sequence[str], section: str) -> str:
     return (
         f"{section}: '{dataset.name}' has {len(dataset.class_names)} classes "
         f"({', '.join(dataset.class_names)}), {other} has {len(names)} ({', '.join(names)}). "
@@ -155,27 +159,58 @@ def _class_difference(
     )
 
 
-def _usable_images(datasets: Sequence[DetectionDataset], keep_empty: bool) -> np.ndarray:
-    counts = np.concatenate([dataset.num_training_boxes() for dataset in datasets])
+def _aspect_groups(datasets: Sequence[ImageDataset]) -> np.ndarray | None:
+    """1 for each landscape image, 0 for the others; None where sizes are not known."""
+    sizes = [known for d in datasets if (known := d.image_sizes()) is not None]
+    if len(sizes) < len(datasets):
+        return None
+    heights, widths = np.concatenate(sizes).T
+    return (widths > heights).astype(np.int64)
+
+
+def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.ndarray:
+    counts = np.concatenate([dataset.num_targets() for dataset in datasets])
     images = np.arange(len(counts)) if keep_empty else np.flatnonzero(counts)
     names = ", ".join(f"'{dataset.name}'" for dataset in datasets)
     if len(images) == 0:
         raise DataError(f"{names}: there is no image to train on among {len(counts)}")
+    one, many = datasets[0].targets
     logger.info(
-        "training on %d images of %s, %d without a box%s, %d boxes",
+        "training on %d images of %s, %d without a %s%s, %d %s",
         len(images),
         names,
         int((counts == 0).sum()),
+        one,
         "" if keep_empty else " left out",
         int(counts.sum()),
+        many,
     )
     return images
 
 
-def _classes_of(datasets: Sequence[DetectionDataset], images: np.ndarray) -> list[np.ndarray]:
-    classes = [
-        np.unique(dataset.classes[dataset.boxes_of(i)])
-        for dataset in datasets
-        for i in range(len(dataset))
-    ]
-    return [classes[i] for i in images]
+class ClassesOfImages(Sequence[np.ndarray]):
+    """The classes that occur on each training image, found when a sampler asks for them.
+
+    Args:
+        datasets: Their indices follow one another.
+        images: (M,) indices of the images to train on.
+    """
+
+    def __init__(self, datasets: Sequence[ImageDataset], images: np.ndarray) -> None:
+        self.datasets = datasets
+        self.images = images
+        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, item: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, item: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(item, slice):
+            return [self[i] for i in range(len(self))[item]]
+        image = self.images[item]
+        which = int(np.searchsorted(self.starts, image, side="right")) - 1
+        return self.datasets[which].classes_of(int(image - self.starts[which]))

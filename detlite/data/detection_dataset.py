@@ -1,4 +1,4 @@
-"""The contract of a data set: the page that the author of a new one reads."""
+"""The contract of a detection data set: the page that the author of a new one reads."""
 
 import logging
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import DataError
+from .image_dataset import ImageDataset
 from .image_io import read_image
 from .index import DetectionIndex
 
@@ -18,7 +18,7 @@ _MAX_TOLD = 20
 logger = logging.getLogger(__name__)
 
 
-class DetectionDataset(DetectionIndex, Dataset[dict[str, Any]]):
+class DetectionDataset(DetectionIndex, ImageDataset):
     """Images with boxes: the index of both, which evaluators read, and the view for training.
 
     A subclass reads its annotations, then calls this constructor with the folder of the images and
@@ -28,6 +28,9 @@ class DetectionDataset(DetectionIndex, Dataset[dict[str, Any]]):
         folder: Where the images are; ``file_names`` are relative to it.
         index: The arguments of ``DetectionIndex``.
     """
+
+    task = "detection"
+    targets = ("box", "boxes")
 
     def __init__(self, *, folder: str | Path, **index: Any) -> None:
         super().__init__(**index)
@@ -81,6 +84,18 @@ class DetectionDataset(DetectionIndex, Dataset[dict[str, Any]]):
             "classes": torch.from_numpy(self.classes[here][kept]),
             "difficult": torch.from_numpy(self.difficult[here][kept]),
         }
+
+    def num_targets(self) -> np.ndarray:
+        """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
+        return self.num_training_boxes()
+
+    def classes_of(self, i: int) -> np.ndarray:
+        """The classes of the boxes of image i, each once."""
+        return np.unique(self.classes[self.boxes_of(i)])
+
+    def image_sizes(self) -> np.ndarray:
+        """(N, 2) heights and widths in pixels, as the annotations say them."""
+        return np.stack([self.heights, self.widths], axis=1)
 
     def describe_box(self, i: int, box: int) -> str:
         """Where the annotation file holds a box of image i; ``box`` counts over all images."""

@@ -3,7 +3,7 @@
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError
 from ..utils.distributed import rank
-from .detection_dataset import DetectionDataset
+from .batch_transforms import BrokenBatch
+from .image_dataset import ImageDataset
 from .mapper import BrokenSample, LostImage, Samples, TrainingData
 from .worker import SampleAtHand, SampleTable, init_worker
 from .worker_count import usable_workers
@@ -55,6 +56,7 @@ class Loader:
         sample_timeout: Seconds after which a sample in a worker is taken to hang; 0 waits for ever.
         lost_sample: What is done with a sample whose worker died or hung: "stop", "retry" once, or
             "skip" after one retry. Test images are never skipped.
+        mixer: Changes the samples of a batch together, where they are made.
 
     Attributes:
         loader: The torch loader.
@@ -69,9 +71,10 @@ class Loader:
         batches: BatchSampler,
         *,
         num_workers: int = 0,
-        dataset: DetectionDataset | None = None,
+        dataset: ImageDataset | None = None,
         sample_timeout: float = 0.0,
         lost_sample: Literal["stop", "retry", "skip"] = "retry",
+        mixer: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self.data = data
         self.batches = batches
@@ -85,7 +88,7 @@ class Loader:
             data,
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=usable_workers(num_workers),
-            collate_fn=_as_list,
+            collate_fn=mixer or _as_list,
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own, so that starting workers draws nothing from the run's random numbers.
@@ -161,6 +164,8 @@ class Loader:
 
     def _check(self, batch: Batch) -> None:
         for sample in batch:
+            if isinstance(sample, BrokenBatch):
+                raise DataError(sample)
             if isinstance(sample, BrokenSample):
                 self.faults["unreadable"] += 1
                 advice = "\n    To train without such images set data.broken_image=skip."

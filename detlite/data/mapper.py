@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from ..errors import DataError
 from ..structures import Instances
-from .detection_dataset import DetectionDataset
+from .image_dataset import ImageDataset
 from .image_io import PassingReadError, may_pass
 from .samplers import SamplePosition
 from .worker import ImportedModules, SampleTable
@@ -49,7 +49,7 @@ class Samples(Dataset[Any]):
 
     def __init__(
         self,
-        datasets: Sequence[DetectionDataset],
+        datasets: Sequence[ImageDataset],
         transforms: Sequence[v2.Transform],
         *,
         read_retries: int = 0,
@@ -72,7 +72,7 @@ class Samples(Dataset[Any]):
         dataset, index = self._place(image)
         return dataset.file_name(index)
 
-    def _place(self, image: int) -> tuple[DetectionDataset, int]:
+    def _place(self, image: int) -> tuple[ImageDataset, int]:
         which = int(np.searchsorted(self.starts, image, side="right")) - 1
         return self.datasets[which], image - int(self.starts[which])
 
@@ -128,7 +128,7 @@ class TrainingData(Samples):
 
     def __init__(
         self,
-        datasets: Sequence[DetectionDataset],
+        datasets: Sequence[ImageDataset],
         transforms: Sequence[v2.Transform],
         *,
         seed: int = 0,
@@ -148,9 +148,10 @@ class TrainingData(Samples):
 
         Returns:
             ``image`` uint8 (3, H, W) RGB, or float32 from 0 to 255 where a transform makes it,
-            ``instances`` with gt_boxes (G, 4) and gt_classes (G,), ``file_name``, ``image_id``,
-            ``height`` and ``width`` before the transforms, ``skipped``, a message for each image
-            that is passed over, and ``retried_reads``, attempts to read that were repeated.
+            ``instances`` with gt_boxes (G, 4) and gt_classes (G,), or ``gt_class`` () int64,
+            ``file_name``, ``image_id``, ``height`` and ``width`` before the transforms,
+            ``position`` in the stream, ``skipped``, a message for each image that is passed over,
+            and ``retried_reads``, attempts to read that were repeated.
         """
         skipped: list[str] = []
         self.retried_reads = 0
@@ -162,7 +163,12 @@ class TrainingData(Samples):
                 try:
                     with self._at(sample.position, image):
                         made = self._make(sample.position, image)
-                    return {**made, "skipped": skipped, "retried_reads": self.retried_reads}
+                    return {
+                        **made,
+                        "position": sample.position,
+                        "skipped": skipped,
+                        "retried_reads": self.retried_reads,
+                    }
                 except DataError as error:
                     if not self.skip_broken:
                         return BrokenSample(error)
@@ -193,7 +199,7 @@ class TestData(Samples):
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: ImageDataset,
         transforms: Sequence[v2.Transform],
         *,
         read_retries: int = 0,
@@ -213,36 +219,49 @@ class TestData(Samples):
 
 
 def transform_sample(record: dict[str, Any], transforms: Sequence[v2.Transform]) -> dict[str, Any]:
-    """Apply transforms to a data set's sample; boxes follow the image.
+    """Apply transforms to a data set's sample; boxes follow the image, a class stays as it is.
 
     Args:
-        record: What ``DetectionDataset.__getitem__`` gives.
+        record: What ``ImageDataset.__getitem__`` gives.
         transforms: Applied in order.
+
+    Returns:
+        ``image``; ``instances`` of what has ``boxes``, ``gt_class`` of what has a ``class``; and
+        the record's other entries, such as ``file_name``.
     """
     image = tv_tensors.Image(record["image"])
-    canvas: tuple[int, int] = tuple(image.shape[-2:])  # type: ignore[assignment]
-    boxes = tv_tensors.BoundingBoxes(record["boxes"], format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
-    sample = {"image": image, "boxes": boxes, "labels": record["classes"]}
+    sample: dict[str, Any] = {"image": image}
+    if "boxes" in record:
+        canvas: tuple[int, int] = tuple(image.shape[-2:])  # type: ignore[assignment]
+        sample["boxes"] = tv_tensors.BoundingBoxes(
+            record["boxes"], format="XYXY", canvas_size=canvas
+        )  # type: ignore[call-overload]
+        sample["labels"] = record["classes"]
+    elif "class" in record:
+        sample["labels"] = record["class"]
     for transform in transforms:
         sample = transform(sample)
-    image, boxes, classes = sample["image"], sample["boxes"], sample["labels"]
-    size: tuple[int, int] = tuple(image.shape[-2:])  # type: ignore[assignment]
-    boxes = v2.functional.clamp_bounding_boxes(boxes).as_subclass(torch.Tensor)
-    kept = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIZE).all(dim=1)
-    instances = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
+    made = {"image": sample["image"].as_subclass(torch.Tensor).contiguous()}
+    if "boxes" in record:
+        made["instances"] = _instances(sample)
+    elif "class" in record:
+        made["gt_class"] = sample["labels"]
     others = ("file_name", "image_id", "height", "width")
-    return {
-        "image": image.as_subclass(torch.Tensor).contiguous(),
-        "instances": instances,
-        **{key: record[key] for key in others},
-    }
+    return {**made, **{key: record[key] for key in others}}
+
+
+def _instances(sample: dict[str, Any]) -> Instances:
+    size: tuple[int, int] = tuple(sample["image"].shape[-2:])  # type: ignore[assignment]
+    boxes = v2.functional.clamp_bounding_boxes(sample["boxes"]).as_subclass(torch.Tensor)
+    kept = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIZE).all(dim=1)
+    return Instances(size, gt_boxes=boxes[kept], gt_classes=sample["labels"][kept])
 
 
 @contextlib.contextmanager
-def seeded(seed: int, position: int) -> Iterator[None]:
+def seeded(seed: int, *position: int) -> Iterator[None]:
     """Random numbers of torch, numpy and Python made of (seed, position); then as they were."""
     states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
-    drawn = int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> 1)
+    drawn = int(np.random.SeedSequence([seed, *position]).generate_state(1, np.uint64)[0] >> 1)
     torch.random.default_generator.manual_seed(drawn)
     np.random.seed(drawn % 2**32)
     random.seed(drawn)

@@ -3,10 +3,16 @@
 from torchvision.transforms import v2
 
 from ..registry import Registry
-from .detection_dataset import DetectionDataset
-from .samplers import RepeatFactorSampler, SequentialSampler, ShuffleSampler, TrainingSampler
+from .image_dataset import ImageDataset
+from .samplers import (
+    RepeatedAugmentSampler,
+    RepeatFactorSampler,
+    SequentialSampler,
+    ShuffleSampler,
+    TrainingSampler,
+)
 
-DATASET_REGISTRY = Registry("dataset", DetectionDataset)
+DATASET_REGISTRY = Registry("dataset", ImageDataset)
 
 TRANSFORM_REGISTRY = Registry("transform", v2.Transform, modules=(v2,))
 
@@ -19,5 +25,10 @@ SAMPLER_REGISTRY = Registry(
         "seed": "`seed`",
     },
 )
-for _sampler in (ShuffleSampler, SequentialSampler, RepeatFactorSampler):
+for _sampler in (
+    ShuffleSampler,
+    SequentialSampler,
+    RepeatFactorSampler,
+    RepeatedAugmentSampler,
+):
     SAMPLER_REGISTRY.register(_sampler)

@@ -5,14 +5,14 @@ its position; augmentation is drawn from it, so neither workers nor restarts cha
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ..errors import ConfigError
-from ..ranges import Fraction
+from ..ranges import Fraction, PositiveInt
 
 
 class SamplePosition(NamedTuple):
@@ -31,7 +31,9 @@ class TrainingSampler(ABC):
         seed: Of the order.
     """
 
-    def __init__(self, *, images: np.ndarray, image_classes: list[np.ndarray], seed: int) -> None:
+    def __init__(
+        self, *, images: np.ndarray, image_classes: Sequence[np.ndarray], seed: int
+    ) -> None:
         self.images = images
         self.image_classes = image_classes
         self.seed = seed
@@ -94,7 +96,7 @@ class RepeatFactorSampler(TrainingSampler):
         self,
         *,
         images: np.ndarray,
-        image_classes: list[np.ndarray],
+        image_classes: Sequence[np.ndarray],
         seed: int,
         threshold: Fraction = 0.001,
     ) -> None:
@@ -118,6 +120,40 @@ class RepeatFactorSampler(TrainingSampler):
     def _repeats(self, generator: np.random.Generator) -> np.ndarray:
         extra = generator.random(len(self.factors)) < self.factors - self.whole
         return self.whole + extra
+
+
+class RepeatedAugmentSampler(TrainingSampler):
+    """Each image several times in a row (Hoffer et al. 2019, https://arxiv.org/abs/1901.09335).
+
+    The ranks together have the order of torchvision's ``RASampler``: an epoch has as many samples
+    as images, rounded down to a multiple of 256 where there are so many: one in ``repeats``.
+
+    Args:
+        images: (M,) indices of the images to train on.
+        image_classes: For each of them the classes that occur on it.
+        seed: Of the order.
+        repeats: Times that an image comes.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: np.ndarray,
+        image_classes: Sequence[np.ndarray],
+        seed: int,
+        repeats: PositiveInt = 4,
+    ) -> None:
+        super().__init__(images=images, image_classes=image_classes, seed=seed)
+        self.repeats = repeats
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The beginning of a permutation, each image repeated."""
+        size = self.epoch_size(epoch)
+        return np.repeat(self.generator(epoch).permutation(self.images), self.repeats)[:size]
+
+    def epoch_size(self, epoch: int) -> int:
+        """The number of images, as a multiple of 256."""
+        return len(self.images) // 256 * 256 or len(self.images)
 
 
 class TrainingBatchSampler(Sampler[list[SamplePosition]]):

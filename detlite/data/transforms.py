@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..errors import ConfigError
-from ..ranges import Fraction, PositiveInt
+from ..ranges import Fraction, PositiveFloat, PositiveInt
 from ..registry import Block, block_arguments
 from .registries import TRANSFORM_REGISTRY
 from .resize import ResizeMethod, Rounding, resize_image, shortest_edge_size
@@ -109,6 +109,31 @@ class RandomRotate90(v2.Transform):
         return inpt
 
 
+@TRANSFORM_REGISTRY.register
+class RandomErasing(v2.RandomErasing):
+    """Fill a random rectangle (Zhong et al. 2017, https://arxiv.org/abs/1708.04896).
+
+    torchvision's, whose signature says nothing of a colour.
+
+    Args:
+        p: Probability of doing it.
+        scale: Least and greatest area, as shares of the image's.
+        ratio: Least and greatest width by height.
+        value: What to fill with, on the scale of the image: 0 to 255 in uint8; one number or RGB.
+    """
+
+    def __init__(
+        self,
+        *,
+        p: Fraction = 0.5,
+        scale: tuple[Fraction, Fraction] = (0.02, 0.33),
+        ratio: tuple[PositiveFloat, PositiveFloat] = (0.3, 3.3),
+        value: float | list[float] = 0.0,
+    ) -> None:
+        # torchvision's annotation is narrower than what it takes.
+        super().__init__(p, scale, ratio, value)  # type: ignore[arg-type]
+
+
 class _Nested:
     """A transform of transforms: builds the list that its block holds."""
 
@@ -183,6 +208,11 @@ def build_transforms(blocks: Sequence[Block]) -> list[v2.Transform]:
 def _check_order(transforms: Sequence[v2.Transform]) -> None:
     floats = False
     for transform in _flat(transforms):
+        if isinstance(transform, v2.MixUp | v2.CutMix):
+            raise ConfigError(
+                f"{type(transform).__name__} mixes the images of a batch, and here are those of "
+                "one image; put it in data.batch_transforms"
+            )
         foreign = type(transform).__module__.startswith("torchvision.")
         if floats and foreign and not isinstance(transform, _MOVES_PIXELS):
             known = ", ".join(kind.__name__ for kind in _MOVES_PIXELS)

@@ -29,6 +29,7 @@ from ..solver import (
 )
 from ..utils.distributed import broadcast_object, is_main_process, rank
 from ..utils.random_state import RandomState
+from .check_task import check_task
 from .default_hooks import build_hooks
 from .device import select_device, use_deterministic_algorithms
 from .ema import ModelEMA
@@ -54,6 +55,7 @@ def build_model(
         CheckpointError: The weights cannot be read, or do not fit.
     """
     if class_names is None:
+        check_task(config)
         datasets = build_datasets(config.data.train, "data.train")
         check_class_count(config.data, datasets[0])
         class_names = datasets[0].class_names
@@ -94,6 +96,7 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     Raises:
         UserError: A part does not fit; the message says which and why.
     """
+    check_task(config)
     config = scale_to_batch(config)
     if config.train.deterministic:
         use_deterministic_algorithms()
@@ -133,9 +136,7 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
         ),
         precision=train.precision,
         clip_gradients=config.solver.clip_gradients,
-        ema=ModelEMA(model, decay=train.ema.decay, warmup=train.ema.warmup)
-        if train.ema.decay
-        else None,
+        ema=ModelEMA(model, **vars(train.ema)) if train.ema.decay else None,
         accumulate=train.accumulate,
         kept_in_eval=frozen_norms(model),
         last_checkpoint=last_checkpoint,

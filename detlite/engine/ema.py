@@ -15,30 +15,45 @@ class ModelEMA:
 
     Weights of 16 bits are averaged in float32. Integers, such as counts, are the model's own.
 
+    ``period`` and ``start`` are those of torchvision's references/classification/train.py
+    (``--model-ema-steps``, and its warm-up, in which the average is "reset"). There the period is
+    counted anew in each epoch.
+
     Args:
         model: Its weights are where the average begins.
-        decay: Share of the old average that a step keeps.
-        warmup: The share in step t is ``min(decay, (1 + t) / (warmup + t))``, so that the random
+        decay: Share of the old average that an update keeps.
+        warmup: The share in update t is ``min(decay, (1 + t) / (warmup + t))``, so that the random
             first weights fade quickly; 0 for none.
+        period: Of so many steps the first is taken in, the others are not.
+        start: The steps before it, and the first that is taken in after them, are not averaged but
+            copied.
 
     Attributes:
         weights: The average, by the names of the model's ``state_dict()``.
-        updates: Steps taken in so far.
+        updates: Updates that were averaged so far.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float, warmup: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, *, decay: float, warmup: int = 0, period: int = 1, start: int = 0
+    ) -> None:
         self.decay = decay
         self.warmup = warmup
+        self.period = period
+        self.start = start
         self.updates = 0
         self.weights = {name: _begin(value) for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the model's weights after a step."""
-        decay = self.decay
-        if self.warmup:
-            decay = min(decay, (1 + self.updates) / (self.warmup + self.updates))
-        self.updates += 1
+    def update(self, model: nn.Module, iteration: int = 0) -> None:
+        """Take in the model's weights after a step.
+
+        Args:
+            model: Of the same architecture.
+            iteration: The step's, from 0; with ``period`` and ``start`` it decides what is done.
+        """
+        if iteration % self.period:
+            return
+        decay = self._decay_at(iteration)
         averages: list[Tensor] = []
         current: list[Tensor] = []
         for name, value in model.state_dict().items():
@@ -49,6 +64,15 @@ class ModelEMA:
             else:
                 average.copy_(value)
         torch._foreach_lerp_(averages, current, 1 - decay)
+
+    def _decay_at(self, iteration: int) -> float:
+        if self.start and iteration < self.start + self.period:
+            return 0.0
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (self.warmup + self.updates))
+        self.updates += 1
+        return decay
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

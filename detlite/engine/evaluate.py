@@ -10,6 +10,7 @@ from ..config.schema import Config
 from ..data import Loader, build_datasets, build_test_loader, check_test_classes
 from ..errors import ConfigError
 from ..evaluation import EVALUATOR_REGISTRY, inference_on_dataset
+from .check_task import check_task
 from .parallel import sync_model
 from .trainer import autocast
 
@@ -23,6 +24,7 @@ def build_test_loaders(config: Config, class_names: Sequence[str] | None = None)
     """
     if not config.data.test:
         return []
+    check_task(config)
     datasets = build_datasets(config.data.test, "data.test")
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:

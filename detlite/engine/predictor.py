@@ -1,4 +1,4 @@
-"""Detect objects on images with a trained model."""
+"""Detect objects on images, or classify them, with a trained model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
@@ -19,14 +19,19 @@ from ..checkpoint import (
     own_weights,
     read_pretrained,
 )
+from ..checkpoint.interop import CLASSIFIER_TENSORS
 from ..config.loader import load_config, parse_config
 from ..config.schema import Config
 from ..data import build_transforms, read_image, transform_sample
 from ..errors import CheckpointError
-from ..modeling import build_meta_arch
-from ..structures import Instances
+from ..modeling import META_ARCH_REGISTRY, MetaArch, build_meta_arch
+from ..registry import Block
+from ..visualization import Found, found_in
 from .device import select_device
 from .trainer import autocast
+
+# What an image that nothing is known of has, so that transforms of boxes find some.
+_NO_BOXES = {"boxes": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
 
 ImageLike = np.ndarray | Tensor | str | Path
 
@@ -71,7 +76,9 @@ class Predictor:
         names = class_names or class_names_of(
             peer.weights, block.weights_class_names or peer.class_names
         )
-        if not any(name.startswith("head.") for name in peer.weights):
+        # The last layer of a classifier is no head of a detector.
+        no_head = () if _task_of(block) == "classification" else CLASSIFIER_TENSORS
+        if not any(n.startswith("head.") and n not in no_head for n in peer.weights):
             raise CheckpointError(
                 f"{weights} holds a {peer.kind} and no head, so it detects nothing before it is "
                 "trained; name it in model.weights of a config and train that"
@@ -91,18 +98,19 @@ class Predictor:
         self.batch_size = batch_size
 
     @overload
-    def __call__(self, images: ImageLike) -> Instances: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: ImageLike) -> Any: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[ImageLike]) -> list[Instances]: ...
-    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Instances | list[Instances]:
-        """Detect objects.
+    def __call__(self, images: Sequence[ImageLike]) -> list[Any]: ...
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
+        """Detect objects, or classify images.
 
         Args:
             images: One or several: paths, (H, W, 3) uint8 RGB arrays or (3, H, W) uint8 tensors.
 
         Returns:
             For each image pred_boxes (D, 4), scores (D,) and pred_classes (D,) by falling score,
-            in the image's own pixels, on the CPU.
+            in the image's own pixels, on the CPU. Of a classifier scores (K,), the probabilities of
+            ``class_names``, float32 on the CPU.
 
         Raises:
             DataError: A file cannot be read.
@@ -112,8 +120,8 @@ class Predictor:
             return next(self.stream([images]))
         return list(self.stream(images))
 
-    def stream(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
-        """Detect objects on any number of images, ``batch_size`` at a time, in their order."""
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Any]:
+        """The same for any number of images, ``batch_size`` at a time, in their order."""
         batch: list[dict[str, Any]] = []
         for image in images:
             batch.append(self._sample(image))
@@ -141,24 +149,28 @@ class Predictor:
             own_weights(self.model, self.config.to_yaml(), "the model"), file_format, path
         )
 
-    def _run(self, batch: list[dict[str, Any]]) -> Iterator[Instances]:
+    def _run(self, batch: list[dict[str, Any]]) -> Iterator[Found]:
         with torch.inference_mode(), autocast(self.device, self.config.test.precision):
             for output in self.model(batch):
-                yield output["instances"].to("cpu")
+                yield found_in(output).to("cpu")
 
     def _sample(self, image: ImageLike) -> dict[str, Any]:
         pixels = as_image_tensor(image)
         height, width = pixels.shape[-2:]
         record = {
             "image": pixels,
-            "boxes": torch.zeros(0, 4),
-            "classes": torch.zeros(0, dtype=torch.int64),
             "file_name": str(image) if isinstance(image, str | Path) else "",
             "image_id": 0,
             "height": height,
             "width": width,
         }
+        if _task_of(self.config.model) != "classification":
+            record.update(_NO_BOXES)
         return transform_sample(record, self.transforms)
+
+
+def _task_of(block: Block) -> str:
+    return getattr(META_ARCH_REGISTRY.get(block.name), "task", MetaArch.task)
 
 
 def _config_of(

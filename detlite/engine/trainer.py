@@ -161,7 +161,7 @@ class Trainer:
             self._restore_buffers()
         self.scaler.update()
         if self.ema is not None and self.skip_reason is None:
-            self.ema.update(self.model)
+            self.ema.update(self.model, self.iter)
         # One step that is left out shall not make the averages of many NaN.
         metrics = self.metrics if self.skip_reason is None else {}
         self.buffer.put({**metrics, "data_time": data_time})

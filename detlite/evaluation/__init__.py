@@ -22,6 +22,7 @@ from .confusion import ConfusionMatrix, confusion_matrix
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
+    from .classification_evaluator import ClassificationEvaluator
     from .coco_evaluator import COCOEvaluator
     from .detection_evaluator import DetectionEvaluator, Detections
     from .evaluator import DatasetEvaluator, inference_on_dataset
@@ -32,6 +33,7 @@ __all__ = [
     "EVALUATOR_REGISTRY",
     "BestPoint",
     "COCOEvaluator",
+    "ClassificationEvaluator",
     "CocoArrays",
     "CocoEvaluation",
     "CocoMetrics",
@@ -57,6 +59,7 @@ _NEED_TORCH = (
     "detection_evaluator",
     "coco_evaluator",
     "voc_evaluator",
+    "classification_evaluator",
     "registries",
 )
 

@@ -3,7 +3,6 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 
 from ..errors import DataError
 from ..structures import Instances
-from ..utils.distributed import gather_objects, is_main_process
-from .evaluator import Batch, DatasetEvaluator, Results
+from ..utils.distributed import gather_objects
+from .evaluator import Batch, DatasetEvaluator, Results, in_main_process
 from .ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
@@ -65,6 +64,8 @@ class DetectionEvaluator(DatasetEvaluator):
         output_dir: Where files are written; none are without it.
     """
 
+    task = "detection"
+
     def __init__(self, dataset: GroundTruth, output_dir: str | os.PathLike[str] | None) -> None:
         self.dataset = dataset
         self.output_dir = None if output_dir is None else Path(output_dir)
@@ -110,7 +111,7 @@ class DetectionEvaluator(DatasetEvaluator):
         for part, dropped in gather_objects((self._by_image, self._num_dropped)):
             by_image = part | by_image  # the lowest rank wins, so that the result is one
             num_dropped += dropped
-        return _in_main_process(lambda: self._score_all(by_image, num_dropped))
+        return in_main_process(lambda: self._score_all(by_image, num_dropped))
 
     def _score_all(self, by_image: dict[int, Detections], num_dropped: int) -> Results:
         if num_dropped:
@@ -139,20 +140,3 @@ class DetectionEvaluator(DatasetEvaluator):
 
 def _to_numpy(values: Any, dtype: torch.dtype) -> np.ndarray:
     return torch.as_tensor(values).detach().to("cpu", dtype, copy=True).numpy()
-
-
-def _in_main_process(function: Callable[[], Results]) -> Results:
-    """Call once, and hand the result, or the failure, to every process, so that none waits."""
-    results: Results | None = None
-    error: Exception | None = None
-    if is_main_process():
-        try:
-            results = function()
-        except Exception as caught:
-            error = caught
-    results, message = gather_objects((results, repr(error)))[0]
-    if error is not None:
-        raise error
-    if results is None:
-        raise RuntimeError(f"the evaluation failed in the main process: {message}")
-    return results

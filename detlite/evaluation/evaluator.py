@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..utils.distributed import is_main_process
+from ..utils.distributed import gather_objects, is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ class DatasetEvaluator(ABC):
     in all of them: it gathers what the others have (``utils.distributed.gather_objects``).
     """
 
+    task: ClassVar[str | None] = None
+    """What models it judges, "detection" or "classification"; None: any."""
+
     @abstractmethod
     def reset(self) -> None:
         """Forget everything; called before the first batch."""
@@ -41,7 +44,7 @@ class DatasetEvaluator(ABC):
                 ``height`` and ``width`` of the original image.
             outputs: What it returned, in the same order: ``{"instances": Instances}`` with
                 ``pred_boxes`` (D, 4) XYXY in pixels of the original image, ``scores`` (D,) and
-                ``pred_classes`` (D,).
+                ``pred_classes`` (D,); of a classifier ``{"scores": (K,)}``.
         """
 
     @abstractmethod
@@ -91,6 +94,23 @@ def inference_on_dataset(
             for evaluator in evaluators:
                 evaluator.process(inputs, outputs)
     return _merge([evaluator.evaluate() for evaluator in evaluators])
+
+
+def in_main_process(function: Callable[[], Results]) -> Results:
+    """Call once, and hand the result, or the failure, to every process, so that none waits."""
+    results: Results | None = None
+    error: Exception | None = None
+    if is_main_process():
+        try:
+            results = function()
+        except Exception as caught:
+            error = caught
+    results, message = gather_objects((results, repr(error)))[0]
+    if error is not None:
+        raise error
+    if results is None:
+        raise RuntimeError(f"the evaluation failed in the main process: {message}")
+    return results
 
 
 def _merge(parts: Iterable[Results]) -> Results:

@@ -6,7 +6,8 @@ The numbers of the config are for the reference; ``data.batch_size`` is k times 
   https://arxiv.org/abs/1706.02677),
 - iterations and periods are divided by k and rounded to the nearest, halves up; what is not 0 stays
   at least 1, and milestones that rose still rise,
-- shares kept per iteration, as the decay of the moving average, are raised to the power k,
+- shares kept per iteration, as the decay of the moving average, are raised to the power k; where
+  the average has a period, that is divided by k, and the power is what rounding has left of k,
 
 so that the run sees the same number of images, and at the same image (nearly) the same multiple of
 k times the old rate; learning rate times iterations stays, and with it what weight decay does.
@@ -24,7 +25,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..config.schema import Config
+from ..config.schema import Config, EMASection
 from ..errors import ConfigError
 from ..registry import Block, filled_registries
 from .iteration_keys import Meaning, check_marked, key_meanings
@@ -75,6 +76,8 @@ def scale_to_batch(config: Config) -> Config:
         if used != written:
             _write(section, name, used)
             rows.append(ScaledKey(key, written, meaning, used))
+    if scaled.train.ema.decay:
+        rows += _scale_average(scaled.train.ema, Fraction(batch, reference))
     logger.info("%s", scaling_table(rows, config, scaled))
     return scaled
 
@@ -105,13 +108,30 @@ def _scaled_keys(config: Config) -> Iterator[tuple[Any, str, str, Meaning]]:
     yield solver, "max_iter", "solver.max_iter", "iterations"
     yield train, "checkpoint_period", "train.checkpoint_period", "iterations"
     yield config.test, "eval_period", "test.eval_period", "iterations"
-    if train.ema.decay:
-        yield train.ema, "decay", "train.ema.decay", "decay"
-        yield train.ema, "warmup", "train.ema.warmup", "iterations"
     for i, block in enumerate(train.hooks):
         if block.name not in _LOG_HOOKS:
             meanings = {"period": "iterations"} | key_meanings(registries["hook"], block)
             yield from _of_block(block, f"train.hooks.{i}", meanings)
+
+
+def _scale_average(ema: EMASection, k: Fraction) -> list[ScaledKey]:
+    written = vars(ema).copy()
+    ema.start = _divided(ema.start, k)
+    # A period of 1 stays: the average takes in every step.
+    ema.period = _divided(ema.period, k) if ema.period > 1 else 1
+    images = k * Fraction(ema.period, written["period"])  # from update to update, times as many
+    ema.decay, ema.warmup = ema.decay ** float(images), _divided(ema.warmup, images)
+    meanings: dict[str, Meaning] = dict.fromkeys(("warmup", "period", "start"), "iterations")
+    meanings["decay"] = "decay"
+    return [
+        ScaledKey(f"train.ema.{name}", value, meanings[name], getattr(ema, name))
+        for name, value in written.items()
+        if getattr(ema, name) != value
+    ]
+
+
+def _divided(number: int, k: Fraction) -> int:
+    return max(math.floor(number / k + Fraction(1, 2)), 1) if number else number
 
 
 def _of_block(
@@ -146,7 +166,7 @@ class _Scale:
         return value * float(self.k) if meaning == "rate" else value ** float(self.k)
 
     def iterations(self, number: int) -> int:
-        return max(math.floor(number / self.k + Fraction(1, 2)), 1) if number else number
+        return _divided(number, self.k)
 
     def _rising(self, written: list[int], scaled: list[int], key: str) -> list[int]:
         """Part entries that rounding has made equal, and keep within the run what was in it."""

@@ -18,13 +18,20 @@ from .registries import SCHEDULE_REGISTRY
 
 
 class _WarmupLR(LRScheduler):
-    """A linear warm-up before whatever ``factor`` says."""
+    """A linear warm-up before whatever ``factor`` says; both looked up every so many iterations."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, warmup_iters: int, warmup_factor: float
+        self,
+        optimizer: torch.optim.Optimizer,
+        warmup_iters: int,
+        warmup_factor: float,
+        step_iters: int,
     ) -> None:
+        if step_iters < 1:
+            raise ValueError(f"step_iters must be at least 1, got {step_iters}")
         self.warmup_iters = warmup_iters
         self.warmup_factor = warmup_factor
+        self.step_iters = step_iters
         super().__init__(optimizer)
 
     @abstractmethod
@@ -33,9 +40,10 @@ class _WarmupLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group at the current iteration."""
-        factor = self.factor(self.last_epoch)
-        if self.last_epoch < self.warmup_iters:
-            progress = self.last_epoch / self.warmup_iters
+        iteration = self.last_epoch // self.step_iters * self.step_iters
+        factor = self.factor(iteration)
+        if iteration < self.warmup_iters:
+            progress = iteration / self.warmup_iters
             factor *= self.warmup_factor * (1 - progress) + progress
         return [base_lr * factor for base_lr in self.base_lrs]
 
@@ -49,6 +57,8 @@ class WarmupMultiStepLR(_WarmupLR):
         gamma: What it is multiplied by at each.
         warmup_iters: Iterations over which it rises to its base value.
         warmup_factor: Share of the base value that the warm-up begins with.
+        step_iters: The rate changes at multiples of this only; those of an epoch are what schedules
+            that are stepped after an epoch do.
     """
 
     def __init__(
@@ -59,12 +69,13 @@ class WarmupMultiStepLR(_WarmupLR):
         gamma: PositiveFloat = 0.1,
         warmup_iters: Iterations = 1000,
         warmup_factor: Fraction = 0.001,
+        step_iters: Iterations = 1,
     ) -> None:
         if list(milestones) != sorted(milestones):
             raise ValueError(f"milestones must rise, got {milestones}")
         self.milestones = list(milestones)
         self.gamma = gamma
-        super().__init__(optimizer, warmup_iters, warmup_factor)
+        super().__init__(optimizer, warmup_iters, warmup_factor, step_iters)
 
     def factor(self, iteration: int) -> float:
         """Gamma to the power of the milestones passed."""
@@ -79,6 +90,8 @@ class WarmupCosineLR(_WarmupLR):
         end_factor: Share of the base value at the end.
         warmup_iters: Iterations over which it rises to its base value.
         warmup_factor: Share of the base value that the warm-up begins with.
+        step_iters: The rate changes at multiples of this only; those of an epoch are what schedules
+            that are stepped after an epoch do.
     """
 
     def __init__(
@@ -89,10 +102,11 @@ class WarmupCosineLR(_WarmupLR):
         end_factor: Fraction = 0.0,
         warmup_iters: Iterations = 1000,
         warmup_factor: Fraction = 0.001,
+        step_iters: Iterations = 1,
     ) -> None:
         self.max_iter = max_iter
         self.end_factor = end_factor
-        super().__init__(optimizer, warmup_iters, warmup_factor)
+        super().__init__(optimizer, warmup_iters, warmup_factor, step_iters)
 
     def factor(self, iteration: int) -> float:
         """1 after the warm-up, ``end_factor`` at the last iteration."""

@@ -1,8 +1,19 @@
-"""Pictures of what a detector finds."""
+"""Pictures of what a model finds."""
 
 from .colormap import class_color
 from .grid import make_grid
+from .samples import Found, draw_beside_truth, draw_found, draw_truth, found_in
 from .visualizer import Visualizer
 from .writing import write_picture
 
-__all__ = ["Visualizer", "class_color", "make_grid", "write_picture"]
+__all__ = [
+    "Found",
+    "Visualizer",
+    "class_color",
+    "draw_beside_truth",
+    "draw_found",
+    "draw_truth",
+    "found_in",
+    "make_grid",
+    "write_picture",
+]

@@ -84,6 +84,36 @@ class Visualizer:
         titles = [f"{title} ({len(objects)})" for title, objects in sides.items()]
         return make_grid([self._paint(objects) for objects in sides.values()], 2, titles=titles)
 
+    def draw_classes(
+        self, scores: Tensor | None = None, *, gt_class: int | None = None, limit: int = 3
+    ) -> np.ndarray:
+        """Write the likeliest classes into the upper left corner, above them the true one.
+
+        Args:
+            scores: (K,) probabilities, on any device; those below ``score_thresh`` are left out,
+                but for the best.
+            gt_class: The true class, on a plate of its own, with "true:" before it.
+            limit: How many classes at most.
+
+        Returns:
+            A new (H, W, 3) uint8 RGB array, larger than the image where ``min_side`` asks for it.
+        """
+        picture = self._image.copy()
+        lines = [] if gt_class is None else [(gt_class, "true: ", "")]
+        if scores is not None:
+            best = scores.detach().float().cpu().sort(descending=True, stable=True)
+            for place, (score, k) in enumerate(zip(*map(Tensor.tolist, best), strict=True)):
+                if place < limit and (place == 0 or score >= self.score_thresh):
+                    lines.append((k, "", f" {score:.2f}"))
+        y, size = 0, self._style.text_size
+        for k, before, after in lines:
+            text = elide(before + self._class_name(k), size, picture.shape[1], keep=after)
+            height = plate_size(text, size)[1]
+            if text and y + height <= picture.shape[0]:
+                draw_plate(picture, text, (0, y), size, class_color(k))
+            y += height
+        return picture
+
     def _read(self, instances: Instances) -> DrawnObjects:
         if instances.image_size != self._image_size:
             raise ValueError(

@@ -1,4 +1,5 @@
 import itertools
+import math
 import time
 from collections import Counter
 
@@ -7,6 +8,7 @@ import pytest
 
 from detlite import SAMPLER_REGISTRY, ConfigError
 from detlite.data.samplers import (
+    RepeatedAugmentSampler,
     RepeatFactorSampler,
     SequentialSampler,
     ShuffleSampler,
@@ -293,4 +295,44 @@ def test_samplers_are_built_from_blocks():
     data = {"images": np.arange(2), "image_classes": [np.zeros(1, int)] * 2, "seed": 1}
     sampler = SAMPLER_REGISTRY.build({"name": "RepeatFactorSampler", "threshold": 0.5}, **data)
     assert sampler.factors.tolist() == [1, 1]
-    assert list(SAMPLER_REGISTRY) == ["RepeatFactorSampler", "SequentialSampler", "ShuffleSampler"]
+    assert list(SAMPLER_REGISTRY) == [
+        "RepeatFactorSampler",
+        "RepeatedAugmentSampler",
+        "SequentialSampler",
+        "ShuffleSampler",
+    ]
+
+
+def ra_sampler(order, num_replicas, rank, repetitions):
+    """What RASampler of torchvision's references/classification/sampler.py does with an order."""
+    num_samples = math.ceil(len(order) * float(repetitions) / num_replicas)
+    num_selected = math.floor(len(order) // 256 * 256 / num_replicas)
+    indices = [image for image in order for _ in range(repetitions)]
+    indices += indices[: num_samples * num_replicas - len(indices)]
+    return indices[rank : num_samples * num_replicas : num_replicas][:num_selected]
+
+
+@pytest.mark.parametrize("num_images", [256, 700, 1300])
+@pytest.mark.parametrize("world_size", [1, 2, 8])
+@pytest.mark.parametrize("repeats", [1, 3, 4])
+def test_repeated_images_come_to_each_rank_as_by_torchvisions_sampler(
+    num_images, world_size, repeats
+):
+    sampler = RepeatedAugmentSampler(
+        images=np.arange(num_images), image_classes=[], seed=3, repeats=repeats
+    )
+    order = sampler.generator(0).permutation(num_images).tolist()
+    size = num_images // 256 * 256
+    for rank in range(world_size):
+        batches = TrainingBatchSampler(sampler, batch_size=32, rank=rank, world_size=world_size)
+        found = [sample.image for batch in take(batches, size // 32) for sample in batch]
+        assert found == ra_sampler(order, world_size, rank, repeats)
+    assert sampler.epoch_size(0) == size
+    assert sampler.epoch(1).tolist() != sampler.epoch(0).tolist()
+
+
+def test_fewer_images_than_torchvisions_256_are_repeated_all_the_same():
+    sampler = RepeatedAugmentSampler(images=np.array([4, 7, 9]), image_classes=[], seed=0)
+    images = sampler.epoch(0).tolist()
+    assert len(images) == sampler.epoch_size(0) == 3
+    assert len({*images}) == 1

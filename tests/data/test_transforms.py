@@ -244,3 +244,15 @@ def test_what_moves_pixels_may_follow_a_resize_to_floats(box):
 def test_what_reads_colours_is_refused_after_a_resize_to_floats(blocks):
     with pytest.raises(ConfigError, match=r"comes after ResizeShortestEdge .* put it before"):
         build(*blocks)
+
+
+def test_random_erasing_fills_a_rectangle_of_bytes_with_a_colour():
+    [erase] = build({"name": "RandomErasing", "p": 1.0, "value": [124, 116, 104]})
+    torch.manual_seed(0)
+    image = erase(tv_tensors.Image(torch.zeros(3, 20, 20, dtype=torch.uint8)))
+    erased = (image > 0).any(dim=0)
+    rows, columns = erased.any(dim=1), erased.any(dim=0)
+    assert torch.equal(erased, rows[:, None] & columns)
+    assert 0.02 * 400 <= erased.sum() <= 0.33 * 400 + 20
+    assert image.dtype == torch.uint8
+    assert {tuple(pixel) for pixel in image[:, erased].T.tolist()} == {(124, 116, 104)}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from detlite.engine import ModelEMA
 
@@ -132,3 +133,52 @@ def test_a_step_after_wearing_the_average_is_the_step_without():
             ema.update(model)
         weights.append([*model.state_dict().values(), *ema.weights.values()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def torchvisions_average(model, decay):
+    """``ExponentialMovingAverage`` of torchvision's references/classification/utils.py."""
+    return AveragedModel(
+        model,
+        avg_fn=lambda average, value, _: decay * average + (1 - decay) * value,
+        use_buffers=True,
+    )
+
+
+@pytest.mark.parametrize("start", [4, 8, 12])
+def test_period_and_start_are_those_of_torchvisions_train_py(start):
+    """Its loop, with epochs of 4 steps, and 2 of them from one update to the next."""
+    model = small_model()
+    ema = ModelEMA(model, decay=0.9, period=2, start=start)
+    theirs = torchvisions_average(model, 0.9)
+    for iteration in range(24):
+        move(model, 0.1 * (iteration % 5))
+        ema.update(model, iteration)
+        epoch, i = divmod(iteration, 4)
+        if i % 2 == 0:
+            theirs.update_parameters(model)
+            if epoch < start // 4:
+                theirs.n_averaged.fill_(0)
+        for name, value in theirs.module.state_dict().items():
+            if value.is_floating_point():
+                torch.testing.assert_close(ema.weights[name], value, rtol=1e-6, atol=1e-6)
+    assert ema.updates == (24 - start) // 2 - 1
+
+
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("saved_at", [4, 5, 6, 7])
+def test_an_average_with_a_period_goes_on_where_it_was_saved(saved_at, start):
+    how = {"decay": 0.9, "warmup": 3, "period": 3, "start": start}
+    models = [small_model() for _ in range(2)]
+    averages = [ModelEMA(models[0], **how)]
+    for iteration in range(14):
+        if iteration == saved_at:
+            models[1].load_state_dict(models[0].state_dict())
+            averages.append(ModelEMA(small_model(), **how))
+            saved = {name: value.clone() for name, value in averages[0].weights.items()}
+            averages[1].load(saved, averages[0].updates)
+        for model, average in zip(models, averages, strict=False):
+            move(model, 0.1)
+            average.update(model, iteration)
+    whole, resumed = averages
+    assert whole.updates == resumed.updates
+    assert all(torch.equal(value, resumed.weights[name]) for name, value in whole.weights.items())

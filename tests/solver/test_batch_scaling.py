@@ -118,6 +118,25 @@ def test_iterations_are_rounded_to_the_nearest_halves_up_and_stay_at_least_1(
     assert config.train.checkpoint_period == expected
 
 
+@pytest.mark.parametrize(
+    ("batch", "period", "start", "warmup", "power"),
+    [
+        (16, 32, 6255, 7, 1),
+        (4, 128, 25020, 7, 1),  # between two updates as many images as before
+        (64, 8, 1564, 7, 1),
+        (48, 11, 2085, 7, 3 * 11 / 32),  # 32 / 3 is no whole number
+        (1024, 1, 98, 4, 2),
+    ],
+)
+def test_an_average_with_a_period_sees_as_many_images_from_update_to_update(
+    scaled, batch, period, start, warmup, power
+):
+    written = "train.ema={decay: 0.99, warmup: 7, period: 32, start: 6255}"
+    ema = scaled(written, batch=batch).train.ema
+    assert (ema.period, ema.start, ema.warmup) == (period, start, warmup)
+    assert ema.decay == pytest.approx(0.99**power)
+
+
 def test_what_is_switched_off_by_0_stays_so(scaled):
     config = scaled("solver.schedule.warmup_iters=0", batch=64)
     assert (config.solver.schedule.warmup_iters, config.test.eval_period) == (0, 0)

@@ -110,3 +110,17 @@ def test_rates_that_are_given_by_group_are_taken_as_they_are():
 def test_a_schedule_that_waits_for_a_metric_is_refused():
     with pytest.raises(ConfigError, match="'ReduceLROnPlateau' waits for a metric"):
         build_schedule(Block(name="ReduceLROnPlateau"), grouped_optimizer(1.0), 10)
+
+
+def test_a_rate_that_steps_once_an_epoch_is_that_of_its_first_iteration():
+    def in_steps(step_iters):
+        return lambda o: WarmupCosineLR(o, 24, warmup_iters=6, step_iters=step_iters)
+
+    smooth, stepped = rates(in_steps(1), 24), rates(in_steps(4), 24)
+    assert stepped == [smooth[i // 4 * 4] for i in range(24)]
+    assert len(set(stepped)) == 6
+
+
+def test_a_step_of_no_iterations_is_refused():
+    with pytest.raises(ValueError, match="step_iters must be at least 1, got 0"):
+        rates(lambda o: WarmupMultiStepLR(o, milestones=[], step_iters=0), 1)

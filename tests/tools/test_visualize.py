@@ -113,3 +113,24 @@ def test_an_input_that_names_nothing_is_told(run_tool, weights, tmp_path):
     )
     assert code == 2
     assert "--input nowhere/*.jpg: there is no such file" in err
+
+
+def test_a_classifier_writes_its_classes_onto_the_pictures(run_tool, class_folders, tmp_path):
+    folder = class_folders({"cat/0.png": (60, 40), "dog/1.png": (40, 40)})
+    overrides = [
+        f"data.train=[{{name: ImageFolder, folder: {folder}}}]",
+        "data.test=[]",
+        "data.num_workers=0",
+        "data.batch_size=2",
+        "solver.max_iter=1",
+        f"output_dir={tmp_path / 'run'}",
+    ]
+    config = QUICKSTART.parent / "classification/resnet18_trashnet150.yaml"
+    build_trainer(load_config(config, overrides)).train()
+    weights = ("--weights", tmp_path / "run/model_final.pth", "--output", tmp_path / "out")
+    assert run_tool("visualize", *weights, "--input", folder)[0] == 0
+    assert run_tool("visualize", *weights, "--dataset", "train", "--augmented")[0] == 0
+    for name in ("0.jpg", "1.jpg", "00000_0.jpg", "00001_1.jpg"):
+        picture = cv2.imread(str(tmp_path / "out" / name))
+        # Images are of one colour, and plates with letters of many.
+        assert len(np.unique(picture[:40].reshape(-1, 3), axis=0)) > 20

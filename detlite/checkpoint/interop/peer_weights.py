@@ -9,6 +9,9 @@ from torch import Tensor
 
 RGB_MEAN = (123.675, 116.28, 103.53)
 RGB_STD = (58.395, 57.12, 57.375)
+# The last layer of an image classifier: what reports call it, and our names of its tensors.
+CLASSIFIER = "classifier"
+CLASSIFIER_TENSORS = ("head.weight", "head.bias")
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,7 @@
 """Whose weights a file holds, told from what is in it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from .detectron2 import read_detectron2
+from .foreign_body import read_foreign_body
 from .mmdet import read_mmdet
-from .peer_weights import PeerWeights
+from .peer_weights import RGB_MEAN, RGB_STD, PeerWeights
 from .resnet import read_resnet
 from .torchvision import KIND as TORCHVISION
 from .torchvision import read_torchvision
@@ -29,18 +30,20 @@ _READERS: tuple[Callable[[Mapping[str, Tensor]], PeerWeights | None], ...] = (
 _MAX_TOLD = 5
 
 
-def recognize(content: Any, name: str) -> PeerWeights:
+def recognize(content: Any, name: str, own: Collection[str] = ()) -> PeerWeights:
     """The weights in the content of a file, under our names.
 
     Args:
         content: What the file holds: plain containers and tensors.
         name: The file, for error messages.
+        own: Names of the tensors of the model that they are for, if it is known: its backbone may
+            hold the very modules that the file is of.
 
     Raises:
         CheckpointError: It holds no weights, or those of something unknown.
     """
     try:
-        return _recognize(content, name)
+        return _recognize(content, name, own)
     except CheckpointError:
         raise
     # A file whose names are right may hold anything behind them: a number for a convolution.
@@ -51,7 +54,7 @@ def recognize(content: Any, name: str) -> PeerWeights:
         ) from error
 
 
-def _recognize(content: Any, name: str) -> PeerWeights:
+def _recognize(content: Any, name: str, own: Collection[str]) -> PeerWeights:
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{name} holds no weights by name but a {type(content).__name__}; save the model's "
@@ -70,7 +73,7 @@ def _recognize(content: Any, name: str) -> PeerWeights:
         raise CheckpointError(
             f"{name} is no checkpoint with weights that detlite knows (it holds {found})"
         )
-    for reader in _READERS:
+    for reader in (lambda state: read_foreign_body(state, own), *_READERS):
         result = reader(state)
         if result is not None:
             result.source = name
@@ -81,7 +84,8 @@ def _recognize(content: Any, name: str) -> PeerWeights:
     raise CheckpointError(
         f"{name} holds {len(state)} tensors of an unknown model ({first}, ...). Known are "
         "checkpoints of detlite; RetinaNets of detectron2, torchvision and mmdetection; ResNets "
-        "of torchvision, timm, detectron2, pycls and Caffe2"
+        "of torchvision, timm, detectron2, pycls and Caffe2; and the model that a "
+        "TorchvisionBackbone or a TimmBackbone is made of"
     )
 
 
@@ -97,7 +101,7 @@ def _own(content: Mapping[str, Any], name: str) -> PeerWeights:
         kind="checkpoint of detlite",
         weights=dict(inference_weights(content)),
         class_names=class_names_in(content),
-        settings=_settings_of(yaml.safe_load(config)["model"]) if config else {},
+        settings=_own_settings(yaml.safe_load(config)["model"]) if config else {},
         source=name,
         config=config,
     )
@@ -130,12 +134,27 @@ _PARTS = ("backbone", "neck", "anchor_generator", "head", "box_coder", "preproce
 _TRAINING = (
     "weights",
     "freeze_at",
+    "out_features",
     "norm",
     "batch_statistics",
     "init",
     "prior_prob",
     "zero_init_residual",
 )
+
+
+def _own_settings(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one of our model blocks."""
+    settings = _settings_of(block)
+    if block.get("preprocessor") is None:
+        # The meta-archs' own default, which all of them share.
+        settings.pop("preprocessor", None)
+        settings |= {"preprocessor.mean": RGB_MEAN, "preprocessor.std": RGB_STD}
+        settings["preprocessor.channel_order"] = "RGB"
+    if "neck" not in block:
+        # A classifier's images are padded for no pyramid.
+        settings.pop("preprocessor.size_divisor", None)
+    return settings
 
 
 def _settings_of(block: Any, path: str = "") -> dict[str, Any]:

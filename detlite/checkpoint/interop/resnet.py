@@ -1,19 +1,31 @@
 """Names of a ResNet's tensors: torchvision's and timm's, pycls's, Caffe2's; ours are detectron2's.
 
-Each function takes a name and gives ours without ``backbone.``, or None.
+Each function takes a name and gives ours without ``backbone.``, or None. torchvision's and timm's
+last layer, which an ``ImageClassifier`` has too, is read with the backbone.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from .peer_weights import RGB_MEAN, RGB_STD, PeerWeights, ends_with, starts_with, translate
+from .peer_weights import (
+    CLASSIFIER,
+    CLASSIFIER_TENSORS,
+    RGB_MEAN,
+    RGB_STD,
+    PeerWeights,
+    ends_with,
+    starts_with,
+    translate,
+)
 
 _TENSOR = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 # How the classifiers of ImageNet end.
 _CLASSIFIER = starts_with("fc.", "fc1000_", "pred_", "head.fc.", "linear.")
+_TORCHVISION_HEAD = dict(zip(("fc.weight", "fc.bias"), CLASSIFIER_TENSORS, strict=True))
 
 
 def from_torchvision_name(name: str) -> str | None:
@@ -155,7 +167,7 @@ def read_resnet(state: Mapping[str, Tensor]) -> PeerWeights | None:
         result.settings = {"backbone.stride_in_1x1": False}
     elif "layer1.0.conv1.weight" in state:
         names = rename_torchvision(state)
-        result = _backbone(state, names.get, "ResNet in torchvision's names")
+        result = _backbone(state, names.get, "ResNet in torchvision's names", _TORCHVISION_HEAD)
         result.settings = {
             "backbone.stride_in_1x1": False,
             "backbone.stem": "deep" if "conv1.0.weight" in state else "7x7",
@@ -179,14 +191,17 @@ def caffe_settings() -> dict[str, object]:
 
 
 def _backbone(
-    state: Mapping[str, Tensor], rename: Callable[[str], str | None], kind: str
+    state: Mapping[str, Tensor],
+    rename: Callable[[str], str | None],
+    kind: str,
+    head: Mapping[str, str] = MappingProxyType({}),
 ) -> PeerWeights:
     def renamed(name: str) -> str | None:
         ours = rename(name)
-        return ours and f"backbone.{ours}"
+        return head.get(name) or (ours and f"backbone.{ours}")
 
     sorts = {
-        "classifier": _CLASSIFIER,
+        CLASSIFIER: lambda name: _CLASSIFIER(name) and name not in head,
         "momentum": ends_with("_momentum"),
     }
     return translate(state, renamed, kind=kind, not_needed=sorts)

@@ -9,7 +9,7 @@ from ...utils.file_io import resolve_path
 from ..detection_dataset import DetectionDataset
 from ..registries import DATASET_REGISTRY
 from .coco_json import Annotation, CocoFile, read_coco_json
-from .image_folder import check_images_exist
+from .image_files import check_images_exist
 from .selection import select_classes
 
 logger = logging.getLogger(__name__)

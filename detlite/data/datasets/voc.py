@@ -11,11 +11,9 @@ from ...errors import DataError
 from ...utils.file_io import resolve_path
 from ..detection_dataset import DetectionDataset
 from ..registries import DATASET_REGISTRY
-from .image_folder import check_images_exist
+from .image_files import IMAGE_SUFFIXES, check_images_exist
 from .selection import select_classes
 from .voc_xml import VocImage, VocObject, read_voc_xml
-
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +125,7 @@ def _find_images(folder: Path, ids: list[str], split: str) -> list[str]:
     present = {
         entry.stem: entry.name
         for entry in (folder.iterdir() if folder.is_dir() else ())
-        if entry.suffix.lower() in _IMAGE_SUFFIXES
+        if entry.suffix.lower() in IMAGE_SUFFIXES
     }
     names = [present.get(i, f"{i}.jpg") for i in ids]
     check_images_exist(str(folder), names, f"{split}.txt")

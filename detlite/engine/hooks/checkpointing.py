@@ -11,7 +11,7 @@ from ...utils.distributed import is_main_process
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
-from .evaluation import metric_value
+from .evaluation import main_metric, metric_value
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class BestCheckpointer(HookBase):
 
     Args:
         checkpointer: The checkpoints of the run.
-        metric: ``task/metric``, with the data set's name before it where there are several.
+        metric: ``task/metric``, with the data set's name before it where there are several; null:
+            ``bbox/AP`` of a detector, ``classification/top1`` of a classifier.
         mode: Whether the greatest or the smallest value is the best.
     """
 
@@ -88,7 +89,7 @@ class BestCheckpointer(HookBase):
         self,
         *,
         checkpointer: Checkpointer,
-        metric: str = "bbox/AP",
+        metric: str | None = None,
         mode: Literal["max", "min"] = "max",
     ) -> None:
         self.checkpointer = checkpointer
@@ -99,7 +100,8 @@ class BestCheckpointer(HookBase):
 
     def after_step(self, trainer: Trainer) -> None:
         """Compare, after an evaluation."""
-        value = metric_value(trainer, self.metric, type(self).__name__)
+        metric = self.metric or main_metric(trainer)
+        value = metric_value(trainer, metric, type(self).__name__)
         if value is None or math.isnan(value):
             return
         if self.best is not None and not self._is_better(value, self.best):
@@ -111,9 +113,9 @@ class BestCheckpointer(HookBase):
             path = save_inference_weights(self.checkpointer, "model_best", trainer)
         except CheckpointError as error:
             # As with the periodic ones, a full disk does not end the run.
-            logger.error("best %s so far: %.4f, and %s", self.metric, value, error)
+            logger.error("best %s so far: %.4f, and %s", metric, value, error)
             return
-        logger.info("best %s so far: %.4f, saved %s", self.metric, value, path)
+        logger.info("best %s so far: %.4f, saved %s", metric, value, path)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""

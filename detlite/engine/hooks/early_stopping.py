@@ -8,7 +8,7 @@ from ...ranges import NonNegativeFloat, PositiveInt
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
-from .evaluation import metric_value
+from .evaluation import main_metric, metric_value
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,8 @@ class EarlyStopping(HookBase):
 
     Args:
         metric: ``task/metric``, with the data set's name before it where there are several;
-            ``val/total_loss`` needs the hook ValidationLoss.
+            ``val/total_loss`` needs the hook ValidationLoss; null: ``bbox/AP`` of a detector,
+            ``classification/top1`` of a classifier.
         mode: Whether the greatest or the smallest value is the best.
         patience: Evaluations without a better value after which the run ends.
         min_delta: A value is better only if it differs from the best by more than this.
@@ -31,7 +32,7 @@ class EarlyStopping(HookBase):
     def __init__(
         self,
         *,
-        metric: str = "bbox/AP",
+        metric: str | None = None,
         mode: Literal["max", "min"] = "max",
         patience: PositiveInt = 5,
         min_delta: NonNegativeFloat = 0.0,
@@ -50,7 +51,8 @@ class EarlyStopping(HookBase):
 
     def after_step(self, trainer: Trainer) -> None:
         """Compare, after an evaluation."""
-        value = metric_value(trainer, self.metric, type(self).__name__)
+        metric = self.metric or main_metric(trainer)
+        value = metric_value(trainer, metric, type(self).__name__)
         if value is None:
             return
         if self._is_better(value):
@@ -76,7 +78,7 @@ class EarlyStopping(HookBase):
         logger.info(
             "stopping early: %s was best (%s) at iteration %d, and not better by more than %g in "
             "the %d evaluations since (patience %d)",
-            self.metric,
+            self.metric or main_metric(trainer),
             best,
             self.best_iter,
             self.min_delta,

@@ -121,6 +121,12 @@ def flatten_results(
     }
 
 
+def main_metric(trainer: Trainer) -> str:
+    """The metric that a model is judged by where a hook names none: AP, or top-1 accuracy."""
+    task = getattr(trainer.model, "task", "detection")
+    return "classification/top1" if task == "classification" else "bbox/AP"
+
+
 def metric_value(trainer: Trainer, metric: str, hook_name: str) -> float | None:
     """The value of a metric that was measured after this step; None if it was not measured now.
 

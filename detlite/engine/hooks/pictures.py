@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...data import transform_sample
 from ...ranges import Fraction, NonNegativeInt, PositiveInt
-from ...structures import Instances
-from ...visualization import Visualizer, make_grid, write_picture
+from ...visualization import (
+    Visualizer,
+    draw_beside_truth,
+    found_in,
+    make_grid,
+    write_picture,
+)
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer, autocast
@@ -27,7 +33,8 @@ class PredictionPictures(HookBase):
     and MLflow get each of them.
 
     Args:
-        test_loaders: The test data; the pictures are the first images of the first data set.
+        test_loaders: The test data; the pictures are the first images of the first data set, of
+            image classes some from all over it.
         output_dir: Folder of the run.
         num_images: How many.
         score_thresh: Detections below are not drawn.
@@ -84,15 +91,15 @@ class PredictionPictures(HookBase):
         loader = self.test_loaders[0]
         dataset, data = loader.dataset, loader.loader.dataset
         pictures = {}
-        for i in range(min(self.num_images, len(data))):
+        count = min(self.num_images, len(data))
+        # Class folders follow one another; the first images would be of one class.
+        step = len(data) // count if dataset.task == "classification" else 1
+        for i in range(0, count * step, step):
+            sample = data[i]
             with torch.inference_mode(), autocast(trainer.device, trainer.precision):
-                found = trainer.model([data[i]])[0]["instances"]
-            original = dataset[i]
-            truth = Instances(
-                (original["height"], original["width"]),
-                gt_boxes=original["boxes"],
-                gt_classes=original["classes"],
-            )
+                found = found_in(trainer.model([sample])[0])
+            # Without the transforms, at the size to which the model has scaled what it found.
+            original = transform_sample(dataset[i], [])
             visualizer = Visualizer(
                 original["image"],
                 dataset.class_names,
@@ -100,7 +107,7 @@ class PredictionPictures(HookBase):
                 min_side=384,
             )
             name = Path(original["file_name"]).stem
-            pictures[f"{name}_{i}" if name in pictures else name] = visualizer.draw_comparison(
-                truth, found
+            pictures[f"{name}_{i}" if name in pictures else name] = draw_beside_truth(
+                visualizer, original, found
             )
         return pictures

@@ -131,7 +131,8 @@ class StepModel:
             name = f"{sample.get('file_name', '?')} ({i} of part {index})"
             known[f"image {name}"] = sample["image"]
             truth = sample.get("instances")
-            fields = truth.get_fields() if isinstance(truth, Instances) else {}
+            fields = dict(truth.get_fields()) if isinstance(truth, Instances) else {}
+            fields |= {key: value for key, value in sample.items() if key.startswith("gt_")}
             known |= {
                 f"{field} of {name}": value
                 for field, value in fields.items()

@@ -112,13 +112,26 @@ def _image_lines(bundle: StepBundle) -> list[str]:
     lines = []
     for part, samples in enumerate(bundle.parts):
         for sample, name in zip(samples, file_names(samples), strict=True):
-            truth = sample.get("instances")
-            count = f", {len(truth)} boxes" if isinstance(truth, Instances) else ""
+            count = _truth_told(sample, bundle.class_names)
             bad = TensorStats.of(sample["image"]).non_finite
             mark = f", {bad} entries NOT FINITE" if bad else ""
             size = "x".join(map(str, sample["image"].shape))
             lines.append(f"part {part}: {name} (id {sample.get('image_id')}, {size}{count}{mark})")
     return lines
+
+
+def _truth_told(sample: Sample, class_names: list[str]) -> str:
+    truth = sample.get("instances")
+    if isinstance(truth, Instances):
+        return f", {len(truth)} boxes"
+    shares = sample.get("gt_probs")
+    if isinstance(shares, Tensor):
+        named = zip(class_names, shares.tolist(), strict=False)
+        return ", " + " + ".join(f"{share:.2f} {name}" for name, share in named if share)
+    gt_class = sample.get("gt_class")
+    if isinstance(gt_class, Tensor) and 0 <= int(gt_class) < len(class_names):
+        return f", {class_names[int(gt_class)]}"
+    return ""
 
 
 def _draw(bundle: StepBundle, folder: Path) -> None:

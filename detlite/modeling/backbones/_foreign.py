@@ -3,9 +3,8 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,35 +123,55 @@ class ForeignBackbone(Backbone):
         return features
 
     def _look(self, model: str) -> None:
-        """Find out whether sizes are rounded down, and hold back parameters without a part in it.
+        """Find out whether sizes are rounded down, and take out what has no part in the maps.
 
         Raises:
             ValueError: The maps do not have the sizes that their strides say.
         """
         probe = without_weights(self)
+        assert isinstance(probe, ForeignBackbone)
         size = (PROBE_SIZE[0] + 5, PROBE_SIZE[1] + 3)
-        self.pads = not _has_contract_sizes(probe, size)
-        probe.pads = self.pads  # type: ignore[assignment]
+        self.pads = probe.pads = not _has_contract_sizes(probe, size)
         if self.pads and not _has_contract_sizes(probe, size):
             raise ValueError(
                 f"model '{model}' does not make maps of the sizes that its strides say for images "
                 f"of {size[0]} x {size[1]} pixels; take another one"
             )
-        outputs = probe(torch.empty(1, 3, *PROBE_SIZE, device="meta"))
-        sum(x.sum() for x in outputs.values()).backward()
+        sum(
+            x.sum() for x in probe(torch.empty(1, 3, *PROBE_SIZE, device="meta")).values()
+        ).backward()
         unused = {name for name, p in probe.named_parameters() if p.grad is None}
+        idle = list(_idle_modules(probe, "", unused))
+        for path in idle:
+            probe.set_submodule(path, nn.Identity())
+        if _has_contract_sizes(probe, PROBE_SIZE):
+            for path in idle:
+                self.set_submodule(path, nn.Identity())
+        # What lies between the others stays, untrained.
         for name, parameter in self.named_parameters():
             if name in unused:
                 parameter.requires_grad_(False)
 
 
-def _has_contract_sizes(probe: Any, size: tuple[int, int]) -> bool:
+def _has_contract_sizes(probe: ForeignBackbone, size: tuple[int, int]) -> bool:
     with torch.no_grad():
         try:
             features = probe(torch.empty(1, 3, *size, device="meta"))
-        except (AssertionError, RuntimeError, ValueError):  # asserts a multiple of something
+        # A model may assert a multiple of something, or miss what was taken out of it.
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
             return False
     return all(
         tuple(features[name].shape[-2:]) == tuple(-(-side // each.stride) for side in size)
         for name, each in probe.maps.items()
     )
+
+
+def _idle_modules(module: nn.Module, prefix: str, unused: Container[str]) -> Iterator[str]:
+    """Paths of the outermost modules with parameters of which none is used."""
+    for name, child in module.named_children():
+        path = prefix + name
+        names = [inner for inner, _ in child.named_parameters(prefix=path)]
+        if names and all(inner in unused for inner in names):
+            yield path
+        else:
+            yield from _idle_modules(child, f"{path}.", unused)

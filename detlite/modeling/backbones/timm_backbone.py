@@ -16,8 +16,8 @@ from ._foreign import PROBE_SIZE, ForeignBackbone, choose_maps, feature_map, wit
 class TimmBackbone(ForeignBackbone):
     """A model of timm by its name, with the maps that timm's ``features_only`` takes of it.
 
-    Needs timm: ``pip install timm``. Some models compute stages beyond the last map that is asked
-    for; their parameters are not trained.
+    Needs timm: ``pip install timm``. What a model computes beyond the maps that are asked for is
+    taken out; what cannot be taken out is not trained.
 
     ``model.weights`` takes a file of timm's for the same model, a path or a URL.
 
@@ -43,15 +43,8 @@ class TimmBackbone(ForeignBackbone):
         arguments: dict[str, Any] | None = None,
     ) -> None:
         timm = _import_timm()
-        if not timm.is_model(model):
-            raise ValueError(
-                f"timm {timm.__version__} has no model '{model}'"
-                f"{did_you_mean(model, timm.list_models())}; timm.list_models() has them all"
-            )
-        arguments = {**(arguments or {}), "features_only": True}
-        with torch.device("meta"):
-            shapes = _look_at(timm.create_model(model, **arguments), model)
-        found = {i: feature_map(shape) for i, shape in shapes.items()}
+        arguments = {**_checked(timm, model, arguments), "features_only": True}
+        found = {i: feature_map(shape) for i, shape in _look_at(timm, model, arguments).items()}
         maps = choose_maps((each for each in found.values() if each), out_features, model)
         super().__init__(maps)
         indices = {each.name: i for i, each in found.items() if each}
@@ -67,7 +60,7 @@ class TimmBackbone(ForeignBackbone):
             ) from error
         if norm == "FrozenBN":
             # timm's own, because its batch normalizations may hold an activation as well.
-            self.body = timm.utils.freeze_batch_norm_2d(self.body)
+            self.body = timm.layers.freeze_batch_norm_2d(self.body)
         self._look(model)
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -91,17 +84,36 @@ def _import_timm() -> ModuleType:
     return module
 
 
-def _look_at(model: Any, name: str) -> dict[int, tuple[int, ...]]:
+def _checked(timm: ModuleType, model: str, arguments: dict[str, Any] | None) -> dict[str, Any]:
+    if not timm.is_model(model):
+        raise ValueError(
+            f"timm {timm.__version__} has no model '{model}'"
+            f"{did_you_mean(model, timm.list_models())}; timm.list_models() has them all"
+        )
+    taken = sorted({"features_only", "out_indices", "pretrained"} & set(arguments or {}))
+    if taken:
+        raise ValueError(
+            f"arguments must not hold {', '.join(taken)}: they follow from the keys out_features "
+            "and pretrained"
+        )
+    return arguments or {}
+
+
+def _look_at(timm: ModuleType, model: str, arguments: dict[str, Any]) -> dict[int, tuple[int, ...]]:
     """The shapes of timm's maps by their ``out_indices``, for images of PROBE_SIZE."""
-    indices = list(model.feature_info.out_indices)
-    probe = without_weights(model)
+    try:
+        with torch.device("meta"):
+            whole = timm.create_model(model, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model '{model}' does not take these arguments: {error}") from error
     try:
         with torch.no_grad():
-            outputs = probe(torch.empty(1, 3, *PROBE_SIZE, device="meta"))
+            outputs = without_weights(whole)(torch.empty(1, 3, *PROBE_SIZE, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"model '{name}' does not take images of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels "
+            f"model '{model}' does not take images of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels "
             f"({error}); a detector needs one that takes any size. Some do with "
             "arguments: {strict_img_size: false}"
         ) from error
+    indices = whole.feature_info.out_indices
     return {i: tuple(x.shape) for i, x in zip(indices, outputs, strict=True)}

@@ -56,7 +56,10 @@ class TorchvisionBackbone(ForeignBackbone):
                 f"torchvision has no classification model '{model}'{did_you_mean(model, known)}; "
                 "torchvision.models.list_models() has them all"
             )
-        whole = torchvision.models.get_model(model, weights=None, **(arguments or {}))
+        try:
+            whole = torchvision.models.get_model(model, weights=None, **(arguments or {}))
+        except TypeError as error:
+            raise ValueError(f"model '{model}' does not take these arguments: {error}") from error
         chain = _chain(whole, model)
         maps = choose_maps((each for _, each in chain if each), out_features, model)
         super().__init__(maps)

@@ -56,7 +56,8 @@ class FCOSHead(RetinaNetHead):
         self.distances = distances
         self.centerness = nn.Conv2d(self.box_pred.in_channels, num_anchors, 3, padding=1)
         nn.init.normal_(self.centerness.weight, std=0.01)
-        nn.init.zeros_(self.centerness.bias)
+        if self.centerness.bias is not None:
+            nn.init.zeros_(self.centerness.bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Levels (N, C, H, W) to logits (N, R, K), distances (N, R, 4) and centerness (N, R)."""

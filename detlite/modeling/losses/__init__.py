@@ -1,7 +1,7 @@
 """Losses, one idea a file; importing this package registers them."""
 
-from .distribution import DistributionFocalLoss
 from .classification import BinaryCrossEntropyLoss, CrossEntropyLoss
+from .distribution import DistributionFocalLoss
 from .focal import SigmoidFocalLoss
 from .iou import CIoULoss, DIoULoss, GIoULoss, IoULoss, paired_iou
 from .quality import QualityFocalLoss, VarifocalLoss

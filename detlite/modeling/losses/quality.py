@@ -24,7 +24,9 @@ class QualityFocalLoss(QualityLoss):
         super().__init__()
         self.beta = beta
 
-    def forward(self, logits: Tensor, classes: Tensor, qualities: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # see QualityLoss
+        self, logits: Tensor, classes: Tensor, qualities: Tensor
+    ) -> Tensor:
         """Sum the loss of logits (R, K), classes (R,), K background, -1 ignored, and qualities."""
         targets, _ = _targets(logits, classes, qualities)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -49,7 +51,9 @@ class VarifocalLoss(QualityLoss):
         self.alpha = alpha
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, classes: Tensor, qualities: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # see QualityLoss
+        self, logits: Tensor, classes: Tensor, qualities: Tensor
+    ) -> Tensor:
         """Sum the loss of logits (R, K), classes (R,), K background, -1 ignored, and qualities."""
         targets, is_class = _targets(logits, classes, qualities)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -188,8 +188,12 @@ def _ema_decay(ema: EMASection, max_iter: int) -> np.ndarray | None:
     if not ema.decay:
         return None
     steps = np.arange(max_iter)
-    rising = (1 + steps) / (ema.warmup + steps) if ema.warmup else np.full(max_iter, np.inf)
-    return np.minimum(ema.decay, rising)
+    copied = (steps < ema.start + ema.period) if ema.start else np.zeros(max_iter, bool)
+    updated = steps % ema.period == 0
+    updates = np.cumsum(updated & ~copied) - 1
+    rising = (1 + updates) / (ema.warmup + updates) if ema.warmup else np.full(max_iter, np.inf)
+    kept = np.where(copied, 0.0, np.minimum(ema.decay, rising))
+    return np.where(updated, kept, 1.0)
 
 
 def _events(config: Config) -> dict[str, list[int]]:

@@ -242,3 +242,19 @@ def test_norms_are_those_of_each_modules_own_parameters():
 
 def test_bundles_of_a_folder_that_is_not_there_are_none():
     assert bundles_of(pathlib.Path("/nowhere"), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"),
+    [
+        ({"gt_class": torch.tensor(1)}, "3x8x10, y)"),
+        ({"gt_probs": torch.tensor([0.25, 0.75])}, "3x8x10, 0.25 x + 0.75 y)"),
+        ({"gt_class": torch.tensor(9)}, "3x8x10)"),
+    ],
+)
+def test_the_report_of_a_classifier_says_the_classes(tmp_path, truth, told):
+    sample = {"image": torch.zeros(3, 8, 10), "file_name": "a.jpg", "image_id": "a", **truth}
+    folder = write_bundle(a_bundle(parts=[[sample], [sample]]), tmp_path)
+    assert told in (folder / "report.txt").read_text()
+    for key, value in truth.items():
+        assert torch.equal(read_bundle(folder).parts[0][0][key], value)

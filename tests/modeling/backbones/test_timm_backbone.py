@@ -60,6 +60,11 @@ def test_an_activation_within_a_norm_survives_the_freezing(randomize_norms):
         ({"model": "resnet81"}, "no model 'resnet81'; did you mean 'resnet"),
         ({"model": "vit_tiny_patch16_224"}, "does not take images of 224 x 192"),
         ({"model": "inception_v3"}, "'inception_v3' makes no pyramid of maps"),
+        ({"model": "resnet18", "arguments": {"widht": 2}}, "not take these arguments: .*'widht'"),
+        (
+            {"model": "resnet18", "arguments": {"out_indices": [1]}},
+            "arguments must not hold out_indices",
+        ),
         (
             {"model": "convnext_atto", "arguments": {"in_chans": 1}},
             "'convnext_atto' does not take images",

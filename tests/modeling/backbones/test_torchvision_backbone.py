@@ -68,6 +68,10 @@ def test_what_comes_after_the_last_map_is_no_part_of_the_backbone():
     [
         ({"model": "resnet81"}, "no classification model 'resnet81'; did you mean 'resnet18'"),
         ({"model": "vit_b_16"}, "'vit_b_16' does not take images of 224 x 192 .*Wrong image width"),
+        (
+            {"model": "resnet18", "arguments": {"weights": "DEFAULT"}},
+            "'resnet18' does not take these arguments: .*'weights'",
+        ),
         ({"model": "squeezenet1_1"}, "'squeezenet1_1' makes no pyramid of maps"),
     ],
 )

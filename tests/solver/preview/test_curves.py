@@ -92,6 +92,19 @@ def test_the_average_keeps_what_the_run_s_average_keeps():
     assert preview().ema_decay is None
 
 
+def test_the_average_with_a_period_keeps_all_but_now_and_then():
+    keys = "train.ema={decay: 0.9, warmup: 5, period: 3, start: 7}"
+    found = preview(keys, "solver.max_iter=60").ema_decay
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = ModelEMA(model, decay=0.9, warmup=5, period=3, start=7)
+    for iteration, share in enumerate(found):
+        torch.nn.init.zeros_(ema.weights["weight"])
+        torch.nn.init.ones_(model.weight)
+        ema.update(model, iteration)
+        assert 1 - ema.weights["weight"].item() == pytest.approx(share, abs=1e-6), iteration
+    assert found[:13].tolist() == [0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0.2]
+
+
 def test_evaluations_and_checkpoints_fall_where_the_hooks_put_them():
     found = preview("test.eval_period=15", "train.checkpoint_period=7").events
     assert found == {"evaluation": [15, 30, 40], "checkpoint": [7, 14, 21, 28, 35, 40]}
