@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         BatchTransform,
         ClassificationDataset,
         DetectionDataset,
+        ImageDataset,
+        TrainingSampler,
     )
     from .engine import (
         HOOK_REGISTRY,
@@ -59,13 +61,19 @@ if TYPE_CHECKING:
         BoxCoder,
         BoxLoss,
         ClassificationLoss,
+        ExtraLevels,
         Head,
+        ImageClassificationLoss,
+        LossNormalizer,
         Matcher,
         MetaArch,
         Neck,
+        Postprocessor,
+        Preprocessor,
+        QualityLoss,
     )
     from .solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
-    from .structures import ImageList, Instances, ShapeSpec
+    from .structures import BatchShare, ImageList, Instances, ShapeSpec
 
     __version__: str
 
@@ -92,6 +100,7 @@ __all__ = [
     "TRANSFORM_REGISTRY",
     "AnchorGenerator",
     "Backbone",
+    "BatchShare",
     "BatchTransform",
     "BoxCoder",
     "BoxLoss",
@@ -105,17 +114,25 @@ __all__ = [
     "DataError",
     "DatasetEvaluator",
     "DetectionDataset",
+    "ExtraLevels",
     "Head",
     "HookBase",
+    "ImageClassificationLoss",
+    "ImageDataset",
     "ImageList",
     "Instances",
+    "LossNormalizer",
     "Matcher",
     "MetaArch",
     "Neck",
+    "Postprocessor",
     "Predictor",
+    "Preprocessor",
+    "QualityLoss",
     "Registry",
     "ShapeSpec",
     "Trainer",
+    "TrainingSampler",
     "UserError",
     "__version__",
     "build_model",

@@ -84,19 +84,6 @@ def test_mistakes_are_told_as_the_readme_shows(tmp_path, monkeypatch):
     assert f"error: {told}" == block_with("text", "mistakes").strip()
 
 
-def test_the_component_of_the_projects_page_trains(tmp_path):
-    text = (ROOT / "projects/README.md").read_text()
-    python = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    config = re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    (tmp_path / "tiny_net.py").write_text(next(code for code in python if "TinyNet(" in code))
-    (tmp_path / "tiny_shapes.yaml").write_text(config[1].replace("/path/to/detlite", str(ROOT)))
-    tests = next(code for code in python if "def test_" in code)
-    namespace = {"__file__": str(tmp_path / "test_tiny_net.py")}
-    exec(compile(tests, namespace["__file__"], "exec"), namespace)
-    namespace["test_output_shape_tells_what_forward_gives"]()
-    namespace["test_it_trains"](tmp_path / "run")
-
-
 def test_every_file_that_the_readme_links_to_exists():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links

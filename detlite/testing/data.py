@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..data import ClassificationDataset, ImageDataset, TrainingSampler
+from ..data.batch_transforms import BatchTransform
 from ..data.mapper import seeded
 from .catalogue import check
 from .report import Broken, NotApplicable
@@ -224,3 +225,30 @@ def an_epochs_size_is_known(subject: Subject) -> None:
                 f"epoch {epoch} has {len(sampler.epoch(epoch))} images, epoch_size says "
                 f"{sampler.epoch_size(epoch)}"
             )
+
+
+@check(
+    "batch transform",
+    of=BatchTransform,
+    line="Map images and class probabilities to others; draws from torch's random numbers.",
+)
+def a_batch_keeps_its_form(subject: Subject) -> None:
+    """Images and probabilities keep their shapes, probabilities add up to 1, the seed decides."""
+    transform = subject.build()
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 4):
+        images = 255 * torch.rand(count, 3, 24, 32, generator=generator)
+        probs = torch.eye(subject.around.num_classes)[:count]
+        before = images.clone(), probs.clone()
+        first, second = (_apply(lambda pair: transform(*pair), (images, probs), 3) for _ in "ab")
+        for name, given, then, found, again in zip(
+            ("images", "probabilities"), (images, probs), before, first, second, strict=True
+        ):
+            if found.shape != then.shape:
+                raise Broken(f"{name} {tuple(then.shape)} come out as {tuple(found.shape)}")
+            if not torch.equal(found, again):
+                raise Broken(f"with the same seed a second call gives other {name}")
+            if not torch.equal(given, then):
+                raise Broken(f"{name} were changed in place")
+        if not torch.allclose(first[1].sum(dim=1), torch.ones(count), atol=1e-4):
+            raise Broken(f"probabilities add up to {first[1].sum(dim=1).tolist()}")

@@ -31,7 +31,7 @@ PARTS = {
 
 
 def make_batch(
-    num_classes: int, sizes: Sequence[Size] = (IMAGE_SIZE, (61, 75))
+    num_classes: int, sizes: Sequence[Size] = (IMAGE_SIZE, (62, 75))
 ) -> list[dict[str, Any]]:
     """A batch: the first image with two objects, the last without one; a class for each image."""
     generator = torch.Generator().manual_seed(0)

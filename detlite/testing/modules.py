@@ -114,7 +114,9 @@ def channels_last_gives_the_same(subject: Subject) -> None:
 @check(*NETWORKS)
 def bf16_runs_and_is_near(subject: Subject) -> None:
     """With ``train.precision: bf16`` it runs, forward and back, and is near float32."""
-    network, value = subject.build().eval(), make_input(subject)
+    network, value = subject.build(), make_input(subject)
+    _settle_norms(network, value)
+    network.eval()
     exact = run(network, value)
     with torch.autocast("cpu", torch.bfloat16):
         rough = run(network, value)
@@ -202,6 +204,18 @@ def compiled_it_gives_the_same(subject: Subject) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of inductor's own
         check_same(run(compiled, value), run(network, value), "compiled", tolerance=1e-3)
+
+
+def _settle_norms(network: nn.Module, value: Any) -> None:
+    """Give batch normalizations the statistics of this input, as if they were trained on it."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        run(network.train(), value)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.datasets import Shapes
-from ..engine import HookBase
+from ..engine import HookBase, Trainer
 from ..errors import ConfigError
 from ..evaluation import DatasetEvaluator
 from ..solver import build_schedule
@@ -43,11 +44,32 @@ def _hook(subject: Subject, folder: str, seed: int = 0) -> HookBase:
     return hook
 
 
+class _Toy(nn.Module):
+    """Three numbers that are drawn to 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = _parameter()
+
+    def forward(self, batch: Any, share: Any = None) -> dict[str, torch.Tensor]:
+        loss = (self.weight**2).sum()
+        return {"loss_cls": loss, "loss_box": 0.5 * loss}
+
+
+def _train(hook: HookBase) -> None:
+    """A run of a few iterations with this hook alone."""
+    model = _Toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}]
+    Trainer(model, optimizer, itertools.repeat(batch), max_iter=STEPS, hooks=[hook]).train()
+
+
 @check("hook", of=HookBase, line="What must survive a restart")
 def what_a_hook_remembers_can_be_saved(subject: Subject) -> None:
-    """``state_dict()`` survives a checkpoint and is taken back."""
+    """It goes through a short training; ``state_dict()`` then survives a checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         hook, other = _hook(subject, folder), _hook(subject, folder, 1)
+        _train(hook)
         state = hook.state_dict()
         file = io.BytesIO()
         torch.save(state, file)

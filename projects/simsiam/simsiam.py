@@ -13,13 +13,13 @@ from detlite import (
     META_ARCH_REGISTRY,
     TRANSFORM_REGISTRY,
     Backbone,
+    BatchShare,
     MetaArch,
 )
 from detlite.data import build_transforms
 from detlite.modeling import ImageNormalizer
 from detlite.ranges import PositiveInt
 from detlite.registry import Block
-from detlite.structures import BatchShare
 
 
 @TRANSFORM_REGISTRY.register

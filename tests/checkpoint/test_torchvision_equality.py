@@ -195,7 +195,7 @@ def test_logits_and_deltas_of_every_level_equal_torchvision(twins, datasets_dir)
     with torch.inference_mode():
         batch, _ = peer.transform([image / 255])
         expected = peer.head(list(peer.backbone(batch.tensors).values()))
-        logits, deltas, _ = model.predict(model.preprocessor([sample["image"]]).tensor)
+        logits, deltas, *_ = model.predict(model.preprocessor([sample["image"]]).tensor)
     slots = expected["cls_logits"][..., fitted_weights.CLASSES]
     torch.testing.assert_close(logits, slots, rtol=0, atol=1e-4)
     torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=0, atol=1e-5)

@@ -295,7 +295,10 @@ class ForgetsState(HookBase):
     """Saves what it does not take back, at a point that nothing calls."""
 
     def __init__(self) -> None:
-        self.count = torch.rand(1).item()
+        self.count = 0
+
+    def after_step(self, trainer):
+        self.count += 1
 
     def state_dict(self):
         return {"count": self.count}
