@@ -40,6 +40,7 @@ def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
         except ValueError as error:
             kind = type(error) if isinstance(error, UserError) else ConfigError
             raise kind(f"{section}.{i} ({block.name}): {error}") from error
+        _check_name(datasets[-1].name, f"{section}.{i} ({block.name})")
     for other in datasets[1:]:
         if other.task != datasets[0].task:
             raise ConfigError(
@@ -143,6 +144,14 @@ def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None
     """Raise a DataError if a test data set has other classes than the model was trained on."""
     if tuple(test.class_names) != tuple(train_classes):
         raise DataError(_class_difference(test, "the training data", train_classes, "data.test"))
+
+
+def _check_name(name: str, block: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise DataError(
+            f"{block}: the data set is called '{name}', which cannot be the name of a folder of "
+            "results; give it a `title`, or a name without slashes"
+        )
 
 
 def _check_classes(dataset: ImageDataset, first: ImageDataset, section: str) -> None:

@@ -14,6 +14,7 @@ from detlite import (
     TRANSFORM_REGISTRY,
     Backbone,
     BatchShare,
+    DataError,
     MetaArch,
 )
 from detlite.data import build_transforms
@@ -64,7 +65,8 @@ class SimSiam(MetaArch):
     The coarsest map of the backbone is pooled as in ``ImageClassifier``. Training wants images of
     ``TwoViews``. It gives ``loss_similarity``, from -1 to 0 as in the paper, and ``spread``, the
     deviation of the normalized projections over the images, times the root of their number of
-    channels: near 1 in a healthy run, near 0 if all images have come to the same features.
+    channels: near 1 in a healthy run, near 0 if all images have come to the same features. Norms
+    and spread see the images that are computed together, a part of the batch where it has parts.
 
     Args:
         backbone: What is wanted of it all.
@@ -109,8 +111,12 @@ class SimSiam(MetaArch):
         if not self.training:
             return [{"features": features.float()} for features in self.pool(images)]
         height = images.shape[-2]
-        if height % 2:
-            raise ValueError(f"SimSiam is trained on images of TwoViews, got height {height}")
+        sizes = {tuple(sample["image"].shape[-2:]) for sample in batch}
+        if len(sizes) > 1 or height % 2:
+            raise DataError(
+                "SimSiam is trained on images of TwoViews, all of one size, one view above the "
+                f"other; got (height, width) {' and '.join(map(str, sorted(sizes)[:2]))}"
+            )
         # One after the other, as in the paper: each view's norms see that view alone.
         views = [self.pool(view.contiguous()) for view in images.split(height // 2, dim=2)]
         targets = [self.projector(features) for features in views]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from detlite import build_model, build_trainer, load_config
+from detlite import DataError, build_model, build_trainer, load_config
 
 HERE = Path(__file__).parent
 
@@ -55,6 +55,14 @@ def test_the_loss_and_its_gradient_are_algorithm_1s(images, tmp_path):
         assert grad.any(), name
         torch.testing.assert_close(parameter.grad, grad, rtol=1e-4, atol=1e-7)
     assert 0 < losses["spread"] < 1.1
+
+
+def test_single_images_are_refused(images, tmp_path):
+    config = load_config(HERE / "simsiam_r18_trashnet150.yaml", brief(images, tmp_path / "run"))
+    model = build_model(config).train()
+    batch = [{"image": torch.zeros(3, h, 32, dtype=torch.uint8)} for h in (64, 32)]
+    with pytest.raises(DataError, match=r"TwoViews.* got .*\(32, 32\) and \(64, 32\)"):
+        model(batch)
 
 
 def test_the_loader_gives_two_views_of_each_image(images, tmp_path):

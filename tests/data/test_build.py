@@ -203,3 +203,10 @@ def test_a_batch_is_a_list_of_dicts(painted_dataset):
     (batch,) = itertools.islice(build_train_loader(config(), [painted_dataset(4)]), 1)
     assert isinstance(batch, list)
     assert {type(sample["image"]) for sample in batch} == {torch.Tensor}
+
+
+@pytest.mark.parametrize("name", ["/data/cells", "a/b", "..", "a\\b"])
+def test_a_data_set_is_called_what_a_folder_of_results_can_be(painted_coco, name):
+    block = Block(name="CocoDetection", **painted_coco(1), title=name)
+    with pytest.raises(DataError, match=r"data.test.0 \(CocoDetection\).*called.*`title`"):
+        build_datasets([block], "data.test")
