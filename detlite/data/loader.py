@@ -16,7 +16,8 @@ from .image_dataset import ImageDataset
 from .mapper import BrokenSample, LostImage, Samples, TrainingData
 from .worker import SampleAtHand, SampleTable, init_worker
 from .worker_count import usable_workers
-from .worker_run import Fault, WorkerFaults, WorkerRun
+from .worker_faults import Fault, WorkerFaults
+from .worker_run import WorkerRun
 
 logger = logging.getLogger(__name__)
 

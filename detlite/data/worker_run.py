@@ -15,14 +15,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from .worker import SIGNALS_OF_A_RUN, SampleAtHand, SampleTable
+from .worker_faults import Fault, WorkerFaults, describe_exit, signal_name
 
 logger = logging.getLogger(__name__)
 
@@ -32,37 +32,6 @@ _KILL_WAIT = 5.0  # seconds until a killed process must be gone
 _TRANSFER = 1.0  # seconds that a transfer which has begun may take when its process exits
 _QUIET = 60.0  # seconds at the least that no worker need be at a sample, for they must start too
 _DONE = object()
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What befell a worker.
-
-    Attributes:
-        kind: As it is counted.
-        what: For the log, as in "killed by SIGKILL".
-        pid: The worker's.
-        sample: What it was at, None between two samples.
-        cause: The name of the signal that killed it, "" if none did.
-    """
-
-    kind: Literal["worker_died", "sample_hung"]
-    what: str
-    pid: int | None
-    sample: SampleAtHand | None
-    cause: str = ""
-
-
-class WorkerFaults(Exception):
-    """Workers have died or hang; the run cannot go on.
-
-    Args:
-        faults: One a worker.
-    """
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("; ".join(fault.what for fault in faults))
-        self.faults = faults
 
 
 class WorkerRun:
@@ -154,10 +123,10 @@ class WorkerRun:
             dead = [
                 Fault(
                     "worker_died",
-                    _describe_exit(worker.exitcode),
+                    describe_exit(worker.exitcode),
                     worker.pid,
                     self.table.at_hand(i),
-                    _signal_name(worker.exitcode),
+                    signal_name(worker.exitcode),
                 )
                 for i, worker in enumerate(self._workers)
                 if worker.exitcode is not None and (worker.exitcode != 0 or cause is not None)
@@ -295,16 +264,3 @@ def _kill(workers: list[BaseProcess]) -> None:
                 worker.pid,
                 _KILL_WAIT,
             )
-
-
-def _describe_exit(code: int) -> str:
-    return f"was killed by {_signal_name(code)}" if code < 0 else f"ended with exit code {code}"
-
-
-def _signal_name(code: int) -> str:
-    if code >= 0:
-        return ""
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -7,9 +7,8 @@ from torchvision.models.detection import fcos_resnet50_fpn
 from detlite.errors import UserError
 from detlite.modeling import FCOSMatcher, build_meta_arch
 from detlite.registry import Block
-from detlite.structures import Instances
 
-from .test_torchvision_equality import SIZES, draw_images
+from .test_torchvision_equality import both_losses, draw_images
 from .test_torchvision_equality import our_name as our_retinanet_name
 
 NUM_CLASSES = 11
@@ -87,27 +86,7 @@ def test_detections_equal_torchvision(twins):
 
 @pytest.mark.parametrize("with_empty_image", [False, True])
 def test_losses_equal_torchvision(twins, with_empty_image):
-    peer, model = twins
-    images = draw_images()
-    generator = torch.Generator().manual_seed(1)
-    targets = []
-    for height, width in SIZES:
-        corner = torch.rand(12, 2, generator=generator) * torch.tensor([width, height]) * 0.6
-        size = 8 + torch.rand(12, 2, generator=generator) * torch.tensor([width, height]) * 0.4
-        classes = torch.randint(NUM_CLASSES, (12,), generator=generator)
-        targets.append({"boxes": torch.cat((corner, corner + size), dim=1), "labels": classes})
-    if with_empty_image:
-        targets[1] = {key: value[:0] for key, value in targets[1].items()}
-    batch = [
-        {
-            "image": image,
-            "instances": Instances(size, gt_boxes=target["boxes"], gt_classes=target["labels"]),
-        }
-        for image, size, target in zip(images, SIZES, targets, strict=True)
-    ]
-    with torch.no_grad():
-        expected = peer.train()([image / 255 for image in images], targets)
-        losses = model.train()(batch)
+    expected, losses = both_losses(*twins, NUM_CLASSES, with_empty_image)
     names = {
         "loss_cls": "classification",
         "loss_box": "bbox_regression",

@@ -192,9 +192,8 @@ def test_detections_equal_torchvision(twins):
         assert torch.equal(found.pred_classes, other["labels"])
 
 
-@pytest.mark.parametrize("with_empty_image", [False, True])
-def test_losses_equal_torchvision(twins, with_empty_image):
-    peer, model, num_classes = twins
+def both_losses(peer, model, num_classes, with_empty_image):
+    """Torchvision's losses and ours of the same objects."""
     images = draw_images()
     generator = torch.Generator().manual_seed(1)
     targets = []
@@ -213,8 +212,12 @@ def test_losses_equal_torchvision(twins, with_empty_image):
         for image, size, target in zip(images, SIZES, targets, strict=True)
     ]
     with torch.no_grad():
-        expected = peer.train()([image / 255 for image in images], targets)
-        losses = model.train()(batch)
+        return peer.train()([image / 255 for image in images], targets), model.train()(batch)
+
+
+@pytest.mark.parametrize("with_empty_image", [False, True])
+def test_losses_equal_torchvision(twins, with_empty_image):
+    expected, losses = both_losses(*twins, with_empty_image)
     for ours, theirs in (("loss_cls", "classification"), ("loss_box", "bbox_regression")):
         assert losses[ours] > 0.01
         torch.testing.assert_close(losses[ours], expected[theirs], rtol=1e-5, atol=0)
