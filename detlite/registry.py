@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from inspect import Parameter
 from types import ModuleType
 from typing import Any, get_args
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, UserError, did_you_mean
 
 REGISTRIES: dict[str, "Registry"] = {}
 _LOADERS: list[Callable[[], object]] = []
@@ -126,12 +127,17 @@ class Registry:
             block: ``name`` and the component's keyword arguments.
             computed: Values that come from other components or from the data; the component is
                 given those that it names.
+
+        Raises:
+            ConfigError: The component refuses its values; the message names it.
         """
         component = self.get(block["name"])
         from_config = getattr(component, "from_config", None)
         target = from_config or component
         signature = inspect.signature(target)
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        # With both it is a class without a constructor of its own, such as one of torch's modules.
+        open_ended = Parameter.VAR_KEYWORD in kinds and Parameter.VAR_POSITIONAL not in kinds
         given = {k: v for k, v in computed.items() if open_ended or k in signature.parameters}
         if from_config:
             return from_config(Block(block), **given)
@@ -143,7 +149,12 @@ class Registry:
             raise ConfigError(
                 f"{self.kind} '{block['name']}': {error}; its keys are {', '.join(known)}"
             ) from None
-        return component(**_with_enums(arguments, signature), **given)
+        try:
+            return component(**_with_enums(arguments, signature), **given)
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
+            raise ConfigError(f"{self.kind} '{block['name']}': {error}") from error
 
     def __contains__(self, name: str) -> bool:
         filled_registries()

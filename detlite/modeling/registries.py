@@ -57,7 +57,7 @@ HEAD_REGISTRY = Registry(
 )
 MATCHER_REGISTRY = Registry("matcher", Matcher)
 BOX_CODER_REGISTRY = Registry("box coder", BoxCoder)
-LOSS_REGISTRY = Registry("loss", Loss)
+LOSS_REGISTRY = Registry("loss", Loss, computed={"num_classes": _CLASSES})
 LOSS_NORMALIZER_REGISTRY = Registry("loss normalizer", LossNormalizer)
 PREPROCESSOR_REGISTRY = Registry("preprocessor", Preprocessor)
 POSTPROCESSOR_REGISTRY = Registry("postprocessor", Postprocessor)

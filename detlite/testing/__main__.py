@@ -5,7 +5,8 @@ python -m detlite.testing my_module.py -k TinyNet --set width=8
 python -m detlite.testing my_module.py --block '{name: TinyNet, width: 8}'
 python -m detlite.testing --config my.yaml
 
-With a config, components have the keys that it gives them, and the parts around them are its own.
+With a config, components have the keys that it gives them, the parts around them are its own, and
+the number of classes is that of its training data.
 Exit code 0: all is well, 1: a component breaks a contract, 2: a mistake in the command.
 """
 
@@ -41,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="key=value", help="a key, in YAML syntax"
     )
     parser.add_argument("--block", metavar="'{name: X, ...}'", help="the component's whole block")
+    parser.add_argument(
+        "--num-classes", type=int, metavar="K", help="classes of the small model (the config's, 5)"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     return parser
 
@@ -68,7 +72,8 @@ def main(arguments: argparse.Namespace) -> None:
         for registry, name in found
         for block in _blocks(registry, name, arguments, config)
     ]
-    if not _tell(blocks, around_of(config), compile=not arguments.no_compile):
+    around = around_of(config, arguments.num_classes)
+    if not _tell(blocks, around, compile=not arguments.no_compile):
         sys.exit(1)
 
 

@@ -100,7 +100,7 @@ def class_layers_hold_the_classes(subject: Subject) -> None:
         raise NotApplicable("class_layers is empty: weights for other classes are not kept")
     levels = make_input(subject, num_images=1)
     num_classes, num_anchors = subject.around.num_classes, subject.around.num_anchors
-    anchor, klass = num_anchors - 1, num_classes - 2
+    anchor, klass = num_anchors - 1, max(num_classes - 2, 0)
     for name in network.class_layers:
         layer = _layer(network, name)
         if layer.bias is None:

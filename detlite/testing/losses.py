@@ -12,7 +12,6 @@ from .catalogue import check
 from .report import Broken, NotApplicable, OtherKind
 from .subject import Subject, random_boxes
 
-K = 5
 ROWS = 40
 WIDE = 4 * 17
 """Numbers of a box whose four sides are distributions over 0 to 16."""
@@ -26,11 +25,14 @@ def _kind(subject: Subject, wanted: type) -> Any:
     return loss
 
 
-def _rows(seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def _rows(
+    subject: Subject, seed: int = 0, rows: int = ROWS, scale: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (R, K), classes (R,) of all sorts, qualities (R,)."""
     generator = torch.Generator().manual_seed(seed)
-    logits = scale * torch.randn(rows, K, generator=generator)
-    classes = torch.randint(-1, K + 1, (rows,), generator=generator)
+    num_classes = subject.around.num_classes
+    logits = scale * torch.randn(rows, num_classes, generator=generator)
+    classes = torch.randint(-1, num_classes + 1, (rows,), generator=generator)
     return logits, classes, torch.rand(rows, generator=generator)
 
 
@@ -55,7 +57,7 @@ def a_loss_is_of_a_known_kind(subject: Subject) -> None:
 def a_classification_loss_is_a_sum(subject: Subject) -> None:
     """The loss of two sets of anchors is the sum of their losses: no mean, no normalization."""
     loss = _kind(subject, ClassificationLoss)
-    first, second = _rows(0, 15), _rows(1, 25)
+    first, second = _rows(subject, 0, 15), _rows(subject, 1, 25)
     parts = _sum(loss, *first) + _sum(loss, *second)
     whole = _sum(loss, *(torch.cat(both) for both in zip(first, second, strict=True)))
     if not torch.allclose(whole, parts, rtol=1e-4):
@@ -69,7 +71,7 @@ def a_classification_loss_is_a_sum(subject: Subject) -> None:
 def ignored_anchors_do_not_count(subject: Subject) -> None:
     """Anchors of class -1 add nothing to the loss and get no gradient."""
     loss = _kind(subject, ClassificationLoss)
-    logits, classes, qualities = _rows()
+    logits, classes, qualities = _rows(subject)
     ignored = classes == -1
     kept = ~ignored
     logits.requires_grad_()
@@ -91,11 +93,15 @@ def ignored_anchors_do_not_count(subject: Subject) -> None:
 def class_k_is_the_background(subject: Subject) -> None:
     """The loss pulls a class's logit up, and all logits of background (class K) down."""
     loss = _kind(subject, ClassificationLoss)
-    logits = torch.zeros(2, K, requires_grad=True)
-    total = _sum(loss, logits, torch.tensor([1, K]), torch.ones(2))
+    background = subject.around.num_classes
+    last = background - 1
+    logits = torch.zeros(2, background, requires_grad=True)
+    total = _sum(loss, logits, torch.tensor([last, background]), torch.ones(2))
     (gradient,) = torch.autograd.grad(total, logits)
-    if not float(gradient[0, 1]) < 0:
-        raise Broken(f"for class 1 the gradients are {gradient[0].tolist()}; that of 1 must be < 0")
+    if not float(gradient[0, last]) < 0:
+        raise Broken(
+            f"for class {last} the gradients are {gradient[0].tolist()}; that of {last} must be < 0"
+        )
     if not (gradient[1] >= 0).all() or not gradient[1].any():
         raise Broken(f"for background they are {gradient[1].tolist()}; they must be >= 0")
 
@@ -105,7 +111,7 @@ def extreme_logits_and_no_anchors_are_finite(subject: Subject) -> None:
     """Logits of 100 have a finite loss and gradient; no anchor, or none that counts, has 0."""
     loss = _kind(subject, ClassificationLoss)
     for scale in (100.0, 0.0):
-        logits, classes, qualities = _rows(scale=scale)
+        logits, classes, qualities = _rows(subject, scale=scale)
         logits.requires_grad_()
         value = _sum(loss, logits, classes, qualities)
         (gradient,) = torch.autograd.grad(value, logits)
@@ -115,8 +121,8 @@ def extreme_logits_and_no_anchors_are_finite(subject: Subject) -> None:
                 f"{int((~torch.isfinite(gradient)).sum())} of its gradients are not finite; use "
                 "F.logsigmoid or binary_cross_entropy_with_logits"
             )
-    nothing = _sum(loss, *_rows(rows=0))
-    all_ignored = _sum(loss, _rows()[0], torch.full((ROWS,), -1), torch.zeros(ROWS))
+    nothing = _sum(loss, *_rows(subject, rows=0))
+    all_ignored = _sum(loss, _rows(subject)[0], torch.full((ROWS,), -1), torch.zeros(ROWS))
     if float(nothing.detach()) or float(all_ignored.detach()):
         raise Broken(
             f"no anchor has the loss {float(nothing):g}, ignored ones {float(all_ignored):g}; "
@@ -217,8 +223,9 @@ def _rounded(values: Tensor) -> list[float]:
 def an_image_classification_loss_is_one_number_an_image(subject: Subject) -> None:
     """The loss is (N,), each image's by itself, finite for large logits."""
     loss = _kind(subject, ImageClassificationLoss)
-    logits = torch.randn(6, K, generator=torch.Generator().manual_seed(0))
-    targets = torch.eye(K)[torch.arange(6) % K]
+    num_classes = subject.around.num_classes
+    logits = torch.randn(6, num_classes, generator=torch.Generator().manual_seed(0))
+    targets = torch.eye(num_classes)[torch.arange(6) % num_classes]
     values = loss(logits, targets)
     if tuple(values.shape) != (6,):
         raise Broken(f"6 images give shape {tuple(values.shape)}; expected (6,)")
@@ -236,11 +243,12 @@ def an_image_classification_loss_is_one_number_an_image(subject: Subject) -> Non
 def a_loss_leaves_its_input_alone(subject: Subject) -> None:
     """Logits, classes and boxes are not changed in place."""
     loss = subject.build()
-    given: tuple[Tensor, ...] = _rows()[: 3 if isinstance(loss, QualityLoss) else 2]
+    given: tuple[Tensor, ...] = _rows(subject)[: 3 if isinstance(loss, QualityLoss) else 2]
     if isinstance(loss, BoxLoss):
         given = _pairs(loss)
     elif isinstance(loss, ImageClassificationLoss):
-        given = torch.randn(6, K), torch.rand(6, K)
+        shape = (6, subject.around.num_classes)
+        given = torch.randn(shape), torch.rand(shape)
     before = copy.deepcopy(given)
     loss(*given)
     for i, (now, then) in enumerate(zip(given, before, strict=True)):

@@ -92,6 +92,7 @@ class Subject:
         given: dict[str, dict[str, Any]] = {
             "meta-arch": {"num_classes": around.num_classes},
             "batch transform": {"num_classes": around.num_classes},
+            "loss": {"num_classes": around.num_classes},
             "neck": {"input_shape": maps},
             "extra levels": {"input_shape": {**maps, **neck_levels}, "out_channels": 32},
             "anchor generator": {"strides": [spec.stride for spec in around.levels.values()]},

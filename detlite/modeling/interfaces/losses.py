@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 class Loss(nn.Module, ABC):
-    """What all losses share; derive from one of those below."""
+    """What all losses share; derive from one of those below.
+
+    Given: ``num_classes``.
+    """
 
 
 class ClassificationLoss(Loss):

@@ -137,7 +137,7 @@ class DenseDetector(MetaArch):
             code_size=box_coder.code_size,
         )
         parts = {
-            key: registry.build(block[key])
+            key: registry.build(block[key], num_classes=num_classes)
             for key, registry in _OPTIONAL.items()
             if block.get(key) is not None
         }

@@ -62,7 +62,7 @@ class ImageClassifier(MetaArch):
         """Build each part once."""
         optional = {"loss": LOSS_REGISTRY, "preprocessor": PREPROCESSOR_REGISTRY}
         parts = {
-            key: registry.build(block[key])
+            key: registry.build(block[key], num_classes=num_classes)
             for key, registry in optional.items()
             if block.get(key) is not None
         }

@@ -246,5 +246,5 @@ def test_detectron2s_model_has_37_9_million_parameters():
 
 def test_a_component_that_refuses_its_values_is_named():
     block = model_block(backbone=Block(name="ResNet", depth=18, groups=32))
-    with pytest.raises(UserError, match=r"'RetinaNet' cannot be built: groups .* got depth 18"):
+    with pytest.raises(UserError, match=r"backbone 'ResNet': groups .* got depth 18"):
         build_meta_arch(block, CLASS_NAMES)
