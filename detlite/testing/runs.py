@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checkpoint import Checkpointer
 from ..data.datasets import Shapes
 from ..engine import HookBase, Trainer
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..evaluation import DatasetEvaluator
 from ..solver import build_schedule
 from ..structures import Instances
@@ -24,24 +25,6 @@ from .report import Broken, NotApplicable
 from .subject import Subject
 
 STEPS = 20
-
-
-def _hook(subject: Subject, folder: str, seed: int = 0) -> HookBase:
-    given: dict[str, Any] = {
-        "output_dir": Path(folder),
-        "test_loaders": [],
-        "evaluate": lambda model: {},
-    }
-    needs = {*inspect.signature(subject.component).parameters} & {"schedule", "checkpointer"}
-    if needs:
-        raise NotApplicable(f"it is given {', '.join(sorted(needs))} of a whole run")
-    try:
-        hook: HookBase = subject.build(weights_seed=seed, **given)
-    except ConfigError as error:
-        if "needs the package" in str(error):
-            raise NotApplicable(f"{error}") from None
-        raise
-    return hook
 
 
 class _Toy(nn.Module):
@@ -56,21 +39,48 @@ class _Toy(nn.Module):
         return {"loss_cls": loss, "loss_box": 0.5 * loss}
 
 
-def _train(hook: HookBase) -> None:
-    """A run of a few iterations with this hook alone."""
-    model = _Toy()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    batch = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}]
-    Trainer(model, optimizer, itertools.repeat(batch), max_iter=STEPS, hooks=[hook]).train()
+class _Run:
+    """A run of a few iterations for one hook, which is given what a real run gives."""
+
+    def __init__(self, subject: Subject, folder: str, seed: int = 0) -> None:
+        self.model = _Toy()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        identity = {"config": "", "class_names": ["a"]}
+        self.checkpointer = Checkpointer(folder, keep=1, identity=identity)
+        try:
+            self.hook: HookBase = subject.build(
+                weights_seed=seed,
+                output_dir=Path(folder),
+                test_loaders=[],
+                evaluate=lambda model: {},
+                schedule=schedule,
+                checkpointer=self.checkpointer,
+            )
+        except ConfigError as error:
+            if "needs the package" in str(error):
+                raise NotApplicable(f"{error}") from None
+            raise
+
+    def train(self) -> None:
+        """Go through all iterations."""
+        batch = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}]
+        batches = itertools.repeat(batch)
+        hooks = [self.hook]
+        Trainer(self.model, self.optimizer, batches, max_iter=STEPS, hooks=hooks).train()
 
 
 @check("hook", of=HookBase, line="What must survive a restart")
 def what_a_hook_remembers_can_be_saved(subject: Subject) -> None:
     """It goes through a short training; ``state_dict()`` then survives a checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        hook, other = _hook(subject, folder), _hook(subject, folder, 1)
-        _train(hook)
-        state = hook.state_dict()
+        run, other = _Run(subject, folder), _Run(subject, folder, 1).hook
+        run.train()
+        state = run.hook.state_dict()
+        try:
+            run.checkpointer.check({"hook": state})
+        except CheckpointError as error:
+            raise Broken(f"{error}") from None
         file = io.BytesIO()
         torch.save(state, file)
         file.seek(0)

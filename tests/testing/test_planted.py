@@ -36,6 +36,7 @@ MISTAKES = {
     "OwnGenerator": "a second call gives another image",
     "Remembers": "where other epochs came before it",
     "ForgetsState": "a loaded hook remembers",
+    "SavesAPath": "PosixPath",
 }
 
 
