@@ -3,6 +3,7 @@
 python tools/benchmark.py ops         # NMS, IoU, matching, focal loss
 python tools/benchmark.py coco-eval   # COCO evaluation of half a million detections
 python tools/benchmark.py model       # RetinaNet R50-FPN: inference and a training step
+python tools/benchmark.py classification    # a classifier: its data and a training iteration
 python tools/benchmark.py training    # what checkpoints, hooks and a resume cost a run
 python tools/benchmark.py import      # what detlite adds to torch and torchvision
 """
@@ -19,6 +20,7 @@ BENCHMARKS = {
     "ops": "benchmarks.ops",
     "coco-eval": "benchmarks.coco_eval",
     "model": "benchmarks.model",
+    "classification": "benchmarks.classification",
     "training": "benchmarks.training",
     "import": "benchmarks.imports",
 }

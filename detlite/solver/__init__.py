@@ -4,12 +4,14 @@ from .batch_scaling import scale_to_batch
 from .freezing import freeze_parameters, frozen_norms
 from .grouping import parameter_groups
 from .lr_schedule import WarmupCosineLR, WarmupMultiStepLR, build_schedule
+from .muon import Muon
 from .optimizer import build_optimizer, group_table
 from .registries import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 
 __all__ = [
     "OPTIMIZER_REGISTRY",
     "SCHEDULE_REGISTRY",
+    "Muon",
     "WarmupCosineLR",
     "WarmupMultiStepLR",
     "build_optimizer",

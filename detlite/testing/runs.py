@@ -221,20 +221,34 @@ def a_rate_is_a_function_of_the_iteration(subject: Subject) -> None:
 def an_optimizer_goes_on_where_it_was(subject: Subject) -> None:
     """An optimizer that was saved and loaded makes the same steps, finite ones."""
 
-    def step(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, factor: float) -> None:
-        parameter.grad = factor * parameter.detach() + 0.1
+    def parameters() -> list[nn.Parameter]:
+        # Some optimizers treat matrices and convolutions in another way.
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((3,), (4, 6), (4, 3, 3, 3))
+        return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+    def step(group: list[nn.Parameter], optimizer: torch.optim.Optimizer, factor: float) -> None:
+        for parameter in group:
+            parameter.grad = factor * parameter.detach() + 0.1
         optimizer.step()
 
-    first, second = _parameter(), _parameter()
-    optimizer = subject.build(params=[first])
+    first, second = parameters(), parameters()
+    optimizer = subject.build(params=first)
     for factor in (1.0, 0.5, 2.0):
         step(first, optimizer, factor)
-    other = subject.build(params=[second])
-    other.load_state_dict(optimizer.state_dict())
+    other = subject.build(params=second)
+    # Through a file, as of a checkpoint: loading alone would share the tensors.
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
-        second.copy_(first)
+        for mine, theirs in zip(first, second, strict=True):
+            theirs.copy_(mine)
     for factor in (1.0, 3.0):
         step(first, optimizer, factor)
         step(second, other, factor)
-    if not torch.isfinite(first).all() or not torch.allclose(first, second):
-        raise Broken(f"weights are {first.tolist()}, after a load {second.tolist()}")
+    for mine, theirs in zip(first, second, strict=True):
+        if not torch.isfinite(mine).all() or not torch.allclose(mine, theirs):
+            shape = tuple(mine.shape)
+            raise Broken(f"weights {shape} are {mine.tolist()}, after a load {theirs.tolist()}")

@@ -15,6 +15,7 @@ from detlite import (
     LOSS_REGISTRY,
     MATCHER_REGISTRY,
     NECK_REGISTRY,
+    OPTIMIZER_REGISTRY,
     SAMPLER_REGISTRY,
     TRANSFORM_REGISTRY,
     Backbone,
@@ -324,3 +325,25 @@ class SavesAPath(HookBase):
 
     def load_state_dict(self, state):
         self.saved = state["saved"]
+
+
+@OPTIMIZER_REGISTRY.register
+class ForgetsMomentum(torch.optim.Optimizer):
+    """Keeps its momentum where no checkpoint looks.
+
+    Args:
+        params: Parameters.
+        lr: Of all of them.
+    """
+
+    def __init__(self, *, params: list[nn.Parameter], lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+        self.momentum = {}
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                kept = self.momentum.get(parameter, 0.0)
+                self.momentum[parameter] = 0.9 * kept + parameter.grad
+                parameter -= group["lr"] * self.momentum[parameter]

@@ -37,6 +37,7 @@ MISTAKES = {
     "Remembers": "where other epochs came before it",
     "ForgetsState": "a loaded hook remembers",
     "SavesAPath": "PosixPath",
+    "ForgetsMomentum": "after a load",
 }
 
 

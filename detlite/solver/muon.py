@@ -1,0 +1,57 @@
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for convolutions too."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..ranges import Fraction, LearningRate, NonNegativeFloat, PositiveInt
+from .registries import OPTIMIZER_REGISTRY
+
+
+@OPTIMIZER_REGISTRY.register
+def Muon(
+    *,
+    params: Iterable[Any],
+    lr: LearningRate = 0.002,
+    weight_decay: NonNegativeFloat = 0.05,
+    momentum: Fraction = 0.95,
+    nesterov: bool = True,
+    ns_steps: PositiveInt = 5,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99),
+) -> torch.optim.Optimizer:
+    """Matrices move by their momentum made orthogonal, all else by AdamW (NAdamW with Nesterov's).
+
+    timm's ``Muon``, which needs ``pip install timm``; that of ``torch.optim`` refuses everything
+    but matrices. A convolution (out, in, h, w) is taken for a matrix (out, in * h * w). Steps have
+    the root mean square of AdamW's, 0.2 of the rate (Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982), so that AdamW's rates and weight decays fit. On a GPU a step
+    costs little beside the network's; on a CPU, with small batches, up to half as much.
+
+    Args:
+        params: Groups of parameters.
+        lr: Of matrices and of all else.
+        weight_decay: Decoupled, as AdamW's.
+        momentum: Of matrices.
+        nesterov: Look ahead along the momentum.
+        ns_steps: Newton-Schulz iterations that make the momentum orthogonal.
+        betas: Of AdamW.
+    """
+    # timm is an optional dependency.
+    try:
+        from timm.optim.muon import Muon as TimmMuon
+    except ImportError as error:
+        raise UserError(
+            "optimizer 'Muon' needs the package timm, 1.0.21 or newer: pip install 'timm>=1.0.21'"
+        ) from error
+    optimizer: torch.optim.Optimizer = TimmMuon(
+        params,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        betas=betas,
+    )
+    return optimizer
