@@ -37,6 +37,7 @@ def run(repeat: int) -> list[dict[str, object]]:
                 "data.test=[]",
                 f"output_dir='{folder}/run'",
                 f"solver.max_iter={(repeat + 1) * STRETCH}",
+                "solver.optimizer={name: AdamW, lr: 0.001, fused: true}",
             ],
         )
         transforms = build_transforms(config.data.train_transforms)
