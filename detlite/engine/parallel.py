@@ -75,7 +75,8 @@ def sum_in_rank_order(state: object, bucket: dist.GradBucket) -> torch.futures.F
     total, *others = received.view(world, chunk).unbind()
     for other in others:
         total = total + other
-    dist.all_gather_into_tensor(padded, total)
+    # Of the collectives the one whose name every torch from 2.10 on knows without a warning.
+    dist.all_gather(list(padded.view(world, chunk).unbind()), total)
     gradients.copy_(padded[: len(gradients)])
     # With its device, so that who takes the result waits for this stream.
     future: torch.futures.Future[Tensor] = torch.futures.Future(
