@@ -183,8 +183,8 @@ def launched(run_id):
 
 @pytest.mark.slow
 def test_what_torchrun_starts_again_goes_on_and_what_somebody_else_starts_does_not(groups):
-    # After the checkpoint of iteration 1 has been written.
-    fault = FAULT.format("SIGKILL", 0, 3)
+    # The checkpoint of iteration 3 is not begun before that of iteration 1 has been written.
+    fault = FAULT.format("SIGKILL", 0, 4)
     first = groups.run(1, fault, environment=launched("job"))
     check(first, -9)
     # Another torchrun.
