@@ -26,8 +26,8 @@ def Muon(
     timm's ``Muon``, which needs ``pip install timm``; that of ``torch.optim`` refuses everything
     but matrices. A convolution (out, in, h, w) is taken for a matrix (out, in * h * w). Steps have
     the root mean square of AdamW's, 0.2 of the rate (Liu et al. 2025,
-    https://arxiv.org/abs/2502.16982), so that AdamW's rates and weight decays fit. On a GPU a step
-    costs little beside the network's; on a CPU, with small batches, up to half as much.
+    https://arxiv.org/abs/2502.16982), so that AdamW's rates and weight decays fit. An iteration
+    of ResNet-18 on 32 images of 96 pixels takes 1.5 times as long as with AdamW on two CPU cores.
 
     Args:
         params: Groups of parameters.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from detlite import HookBase, Trainer, build_trainer, load_config
+from detlite import Config, HookBase, Trainer, build_trainer, load_config
 from detlite.data import build_datasets, build_train_loader, build_transforms
 
 CONFIG = Path(__file__).parents[2] / "configs/classification/resnet18_trashnet150.yaml"
@@ -120,7 +120,7 @@ def plain_loop(folder: Path, transforms: list[v2.Transform], batch_size: int) ->
 
 
 def _data_row(
-    config: object, images: Path, transforms: list[v2.Transform], repeat: int
+    config: Config, images: Path, transforms: list[v2.Transform], repeat: int
 ) -> dict[str, object]:
     ours = iter(build_train_loader(config, build_datasets(config.data.train, "data.train")))
     peer = plain_batches(images, transforms, config.data.batch_size)
