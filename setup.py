@@ -1,29 +1,40 @@
-"""Build of the native parts; the metadata stands in pyproject.toml.
+"""Build of the native parts and of the wheel; the metadata is in pyproject.toml.
 
 Three extensions, each of which may be missing: `detlite.ops._native` (C++), `_native_cuda` (CUDA,
 where there is an nvcc and a torch with CUDA) and `detlite.evaluation._coco_match` (Cython). What
 could not be built is named with its reason, and plain torch or pycocotools does its work.
 DETLITE_NATIVE says otherwise: `off` builds none, `cpu` leaves CUDA out, `require` makes an error
 of a failure.
+
+torch is compiled against, not part of the build: the torch of the environment that detlite is
+installed into is used where there is one, though pip builds in an environment of its own. Only
+where there is none does pip install one for the build, another 5 GB for its duration.
 """
 
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     from Cython.Build import cythonize
 except ImportError:  # `pip install --no-build-isolation` without it
     cythonize = None
 try:
+    # pip hides these folders from the build; what it installed for the build is found first.
+    sys.path += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     import torch
     from torch.utils import cpp_extension
-except ImportError:  # the same, before torch was installed
+except ImportError:
     torch = None
+else:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
+        torch = None  # pip is about to replace it
 
 MODE = os.environ.get("DETLITE_NATIVE", "auto")
 if MODE not in ("auto", "off", "cpu", "require"):
@@ -96,6 +107,17 @@ def has_cuda() -> bool:
     return True
 
 
+class BuildWithConfigs(build_py):
+    """Put configs/ into a wheel as detlite/configs; an editable install reads them in place."""
+
+    def run(self) -> None:
+        """Copy the configs beside the modules."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "detlite", "configs")
+            shutil.copytree("configs", target, dirs_exist_ok=True)
+
+
 class BuildEach(build_ext if torch is None else cpp_extension.BuildExtension):
     """Build extensions one by one; go on without those that fail."""
 
@@ -115,4 +137,9 @@ class BuildEach(build_ext if torch is None else cpp_extension.BuildExtension):
         self.extensions = built
 
 
-setup(ext_modules=[] if MODE == "off" else extensions(), cmdclass={"build_ext": BuildEach})
+setup(
+    ext_modules=[] if MODE == "off" else extensions(),
+    cmdclass={"build_ext": BuildEach, "build_py": BuildWithConfigs},
+    # What a build needs beside pyproject.toml's list.
+    setup_requires=["torch>=2.10"] if torch is None and MODE != "off" else [],
+)

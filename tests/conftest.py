@@ -1,11 +1,31 @@
 """What all tests share."""
 
 import os
+import zlib
 from pathlib import Path
+
+# Parallel test processes share the cores. Before torch is imported anywhere, and for the
+# processes that tests start as well.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 from PIL import Image
+
+
+def pytest_addoption(parser):
+    """``--part 2/3`` runs the second third of the selected tests, chosen by their names."""
+    parser.addoption("--part", default="1/1", metavar="K/N", help="run part K of N of the tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests of other parts."""
+    part, parts = map(int, config.getoption("part").split("/"))
+    if parts > 1:
+        chosen = [i for i in items if zlib.crc32(i.nodeid.encode()) % parts == part - 1]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +35,11 @@ def datasets_dir() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip(f"needs the real data: DETLITE_DATASETS is {root!r}, which is not a folder")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def cases_dir(datasets_dir):
+    return datasets_dir.parent / "cases"
 
 
 @pytest.fixture
