@@ -54,7 +54,7 @@ def test_log_lines_can_be_read_by_a_script(train, caplog):
     with caplog.at_level(logging.INFO, logger="detlite"):
         train()
     line = next(m for m in caplog.messages if m.startswith("eta:"))
-    for field in ("iter: 1/4", "total_loss:", "loss_cls:", "time:", "data_time:", "lr:", "max_mem"):
+    for field in ("iter: 0/4", "total_loss:", "loss_cls:", "time:", "data_time:", "lr:", "max_mem"):
         assert field in line
 
 
