@@ -12,9 +12,8 @@ import csv
 import sys
 from pathlib import Path
 
-from tabulate import tabulate
-
 from detlite.utils.cli import run_cli
+from detlite.utils.tables import fitted_table, wrapped
 
 MAX_KEYS = 8
 
@@ -49,10 +48,11 @@ def main(arguments: argparse.Namespace) -> None:
     keys = differing if arguments.keys is None else arguments.keys.split(",")
     shown = keys if arguments.keys is not None else keys[:MAX_KEYS]
     rows = [cells(run, arguments.metric, shown) for run in runs]
-    print(tabulate(rows, headers="keys", disable_numparse=True))
+    print(fitted_table([[*row.values()] for row in rows], [*rows[0]], disable_numparse=True))
     if len(shown) < len(keys):
         rest = ", ".join(keys[MAX_KEYS:])
-        print(f"\nThe configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}")
+        told = f"The configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}"
+        print("\n" + wrapped(told, indent=""))
     if arguments.csv:
         write_csv(arguments.csv, [cells(run, arguments.metric, keys) for run in runs])
 

@@ -28,6 +28,7 @@ from ..utils.distributed import (
 )
 from ..utils.env import environment
 from ..utils.logger import setup_logger
+from ..utils.tables import wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def train(config: Config, *, resume: bool, overwrite: bool) -> None:
         )
         setup_logger(config.output_dir, main_process=is_main_process())
         facts = ", ".join(f"{name} {value}" for name, value in environment().items())
-        logger.info("environment: %s", facts)
+        logger.info("environment:\n%s", wrapped(facts))
         trainer = build_trainer(config, resume=resume)
         trainer.train()
         if trainer.stop_reason == "signal":

@@ -4,8 +4,8 @@ import csv
 import os
 
 import numpy as np
-from tabulate import tabulate
 
+from ...utils.tables import fitted_table
 from .curves import Curve, SchedulePreview
 
 _MOST_CURVES = 4
@@ -38,7 +38,8 @@ def _rates(preview: SchedulePreview) -> str:
         rows.append([str(i), *([epoch] if epoch else []), *rates, note])
     names = [f"lr of {curve.label}" for curve in curves] if len(preview.lr) > 1 else ["lr"]
     headers = ["iteration", *(["epoch"] if preview.images else []), *names, ""]
-    table = tabulate(rows, headers, disable_numparse=True, maxheadercolwidths=24)
+    widths = [24] * len(headers)
+    table = fitted_table(rows, headers, disable_numparse=True, maxheadercolwidths=widths)
     parts = [table]
     if left_out > 0:
         parts.append(f"... and {left_out} more turning points, see the CSV")
