@@ -30,7 +30,7 @@ def fitted_table(
     rows = [list(row) for row in rows]
 
     def table(columns: Sequence[int], **further: Any) -> str:
-        picked = {
+        picked: dict[str, Any] = {
             name: [value[c] for c in columns] if isinstance(value, list | tuple) else value
             for name, value in {**options, **further}.items()
         }
@@ -45,7 +45,10 @@ def fitted_table(
     widest = [max(len(str(cell)) for cell in (headers[c], *(row[c] for row in rows))) for c in keys]
     left = WIDTH - _MARKS - sum(map(min, limits, widest)) - 3 * max(len(keys) - 1, 0)
     limits += [left] * (len(headers) - len(keys))
-    narrow = {"maxcolwidths": limits, "maxheadercolwidths": limits}
+    narrow = {}
+    for name in ("maxcolwidths", "maxheadercolwidths"):
+        asked = options.get(name, [None] * len(headers))
+        narrow[name] = [min(a or WIDTH, limit) for a, limit in zip(asked, limits, strict=True)]
     groups: list[list[int]] = []
     for column in range(len(keys), len(headers)):
         if groups and fits(table([*keys, *groups[-1], column], **narrow)):
