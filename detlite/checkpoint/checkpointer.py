@@ -227,7 +227,7 @@ class Checkpointer:
             self._has_told_size = True
             size = path.stat().st_size
             logger.info(
-                "such a checkpoint takes %s; train.checkpoint_keep: %d, and one that is being "
+                "a checkpoint takes %s; train.checkpoint_keep=%d, and one more while it is "
                 "written, take %s of the disk at most",
                 megabytes(size),
                 self.keep,

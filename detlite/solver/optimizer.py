@@ -78,7 +78,7 @@ def group_table(optimizer: torch.optim.Optimizer) -> str:
         )
         for group in optimizer.param_groups
     ]
-    headers = ("group", "tensors", "numbers", "lr", "of the plain", "weight decay")
+    headers = ("group", "tensors", "numbers", "lr", "factor", "decay")
     return fitted_table(rows, headers, disable_numparse=True)
 
 
