@@ -59,5 +59,5 @@ def _how_far(loader: Iterable[Batch], num_batches: int, num_images: int, elapsed
         done, total, unit = num_batches, len(loader), "batches"
     else:
         return f"{num_images} images, {speed}"
-    left = timedelta(seconds=round((total - done) * elapsed / done))
+    left = timedelta(seconds=round((total - done) * elapsed / max(done, 1)))
     return f"{done}/{total} {unit}, {speed}, ETA {left}"
