@@ -56,3 +56,18 @@ finally:
             assert done.returncode == 2, done.stderr
             assert words[tool.stem] in done.stderr
             assert "Traceback" not in done.stderr
+
+
+def test_what_is_printed_is_seen_at_once_through_a_pipe():
+    program = """
+import argparse, os
+from detlite.utils.cli import run_cli
+
+def main(arguments):
+    print("a line")
+    os._exit(0)  # without flushing what is buffered
+
+run_cli(main, argparse.ArgumentParser())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
