@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         DetectionDataset,
         ImageDataset,
         TrainingSampler,
+        build_train_loader,
     )
     from .engine import (
         HOOK_REGISTRY,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Predictor,
         Trainer,
         build_model,
+        build_test_loaders,
         build_trainer,
         evaluate_model,
     )
@@ -136,6 +138,8 @@ __all__ = [
     "UserError",
     "__version__",
     "build_model",
+    "build_test_loaders",
+    "build_train_loader",
     "build_trainer",
     "evaluate_model",
     "inference_on_dataset",

@@ -53,6 +53,30 @@ def test_the_configs_of_the_data_page_are_valid(tmp_path):
         assert load_config(tmp_path / name).data.train
 
 
+def test_the_loop_of_the_training_page_trains_and_evaluates(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/quickstart.yaml").write_text(
+        f"""\
+_base_: {ROOT}/configs/quickstart.yaml
+model: {{neck: {{out_channels: 16}}, head: {{num_convs: 1}}}}
+data:
+  train: [{{name: Shapes, num_images: 4, image_size: [64, 64]}}]
+  test: [{{name: Shapes, num_images: 2, seed: 9, image_size: [64, 64]}}]
+  batch_size: 2
+  num_workers: 0
+solver: {{max_iter: 2}}
+test: {{precision: fp32}}
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    assert write_blocks("training.md", tmp_path) == ["own_loop.py"]
+    namespace = {}
+    exec((tmp_path / "own_loop.py").read_text(), namespace)
+    assert "2/2  loss " in capsys.readouterr().out
+    assert "AP50" in namespace["results"]["shapes_9"]["bbox"]
+    assert (tmp_path / "output").is_dir()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_exist(page):
     text = page.read_text()

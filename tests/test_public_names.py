@@ -13,6 +13,7 @@ from detlite.registry import REGISTRIES
 NAMES = {
     *("load_config", "Config"),
     *("build_model", "build_trainer", "evaluate_model"),
+    *("build_train_loader", "build_test_loaders"),
     *("Trainer", "HookBase", "Predictor"),
     *("Instances", "ImageList", "ShapeSpec", "BatchShare"),
     *("MetaArch", "Backbone", "Neck", "AnchorGenerator", "Head", "Matcher", "BoxCoder"),

@@ -14,7 +14,6 @@ import importlib
 from tabulate import tabulate
 
 from detlite.utils.cli import run_cli
-from detlite.utils.env import environment
 
 BENCHMARKS = {
     "ops": "benchmarks.ops",
@@ -38,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run a benchmark and print its table."""
+    # Here and not above: it imports torch, which takes seconds, once the command line is right.
+    from detlite.utils.env import environment
+
     facts = environment()
     named = ("processor", "cores", "python", "torch", "torchvision", "torch threads", "GPU")
     print(", ".join(f"{name} {facts[name]}" for name in named))

@@ -12,18 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from tabulate import tabulate
-
-from detlite.engine.run_table import (
-    RunRow,
-    check_metric,
-    differing_keys,
-    find_runs,
-    sort_runs,
-)
 from detlite.utils.cli import run_cli
+from detlite.utils.tables import fitted_table, wrapped
 
-VALIDATION_LOSS = "val/total_loss"
 MAX_KEYS = 8
 
 
@@ -47,49 +38,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Find the runs, print the table."""
+    # Here and not above: it imports torch, which takes seconds, once the command line is right.
+    from detlite.engine.run_table import cells, check_metric, differing_keys, find_runs, sort_runs
+
     runs = find_runs(arguments.folders)
     check_metric(runs, arguments.metric)
     runs = sort_runs(runs, arguments.metric)
     differing = differing_keys(runs)
     keys = differing if arguments.keys is None else arguments.keys.split(",")
     shown = keys if arguments.keys is not None else keys[:MAX_KEYS]
-    rows = [row(run, arguments.metric, shown) for run in runs]
-    print(tabulate(rows, headers="keys", disable_numparse=True))
+    rows = [cells(run, arguments.metric, shown) for run in runs]
+    print(fitted_table([[*row.values()] for row in rows], [*rows[0]], disable_numparse=True))
     if len(shown) < len(keys):
         rest = ", ".join(keys[MAX_KEYS:])
-        print(f"\nThe configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}")
+        told = f"The configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}"
+        print("\n" + wrapped(told, indent=""))
     if arguments.csv:
-        write_csv(arguments.csv, [row(run, arguments.metric, keys) for run in runs])
-
-
-def row(run: RunRow, metric: str, keys: list[str]) -> dict[str, str]:
-    """The cells of a run, by the names of the columns."""
-    best, at = run.best.get(metric, (None, None))
-    cells = {
-        "run": run.name,
-        "status": run.status,
-        "iterations": f"{run.iterations}/{run.max_iter or '?'}",
-        "time": time_text(run.seconds),
-        f"best {metric}": number(best),
-        "at": "-" if at is None else str(at),
-        f"final {metric}": number(run.final.get(metric)),
-    }
-    if metric != VALIDATION_LOSS:
-        cells[VALIDATION_LOSS] = number(run.final.get(VALIDATION_LOSS))
-    return cells | {key: str(run.config.get(key, "-")) for key in keys}
-
-
-def number(value: float | None) -> str:
-    """A value, or a dash where there is none."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def time_text(seconds: float | None) -> str:
-    """Hours, minutes and seconds."""
-    if seconds is None:
-        return "-"
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
+        write_csv(arguments.csv, [cells(run, arguments.metric, keys) for run in runs])
 
 
 def write_csv(path: str, rows: list[dict[str, str]]) -> None:

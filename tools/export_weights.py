@@ -10,7 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from detlite import Predictor, UserError
+from detlite import UserError
 from detlite.utils.cli import run_cli
 from detlite.utils.logger import setup_logger
 
@@ -53,6 +53,9 @@ def main(arguments: argparse.Namespace) -> None:
     setup_logger()
     if Path(arguments.output).exists() and not arguments.overwrite:
         raise UserError(f"--output {arguments.output} is there already; --overwrite replaces it")
+    # Here and not above: it imports torch, which takes seconds, once the command line is right.
+    from detlite import Predictor
+
     predictor = Predictor(
         arguments.weights,
         config=arguments.config_file,

@@ -12,21 +12,9 @@ picture; no weights, and no data: without it there are iterations, but no epochs
 import argparse
 import logging
 
-import torch
-
-from detlite import Config, UserError
-from detlite.config import load_config
-from detlite.data import build_datasets
-from detlite.modeling import MetaArch, build_meta_arch
-from detlite.solver import scale_to_batch
-from detlite.solver.preview import draw_preview, preview_schedule, preview_table, write_csv
+from detlite import UserError
 from detlite.utils.cli import run_cli
 from detlite.utils.logger import setup_logger
-
-logger = logging.getLogger("detlite.plot_schedule")
-
-# Of COCO. The number of classes changes sizes of tensors, no rate.
-CLASSES_WITHOUT_DATA = 80
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,12 +45,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Step through the schedule, print, draw."""
+    # Here and not above: it imports torch, which takes seconds, once the command line is right.
+    from detlite import load_config
+    from detlite.engine.run_preview import preview_run
+    from detlite.solver.preview import draw_preview, preview_table, write_csv
+
     setup_logger()
     # Its table of the parameter groups is part of what is printed below.
     logging.getLogger("detlite.solver.optimizer").setLevel(logging.WARNING)
-    config = scale_to_batch(load_config(arguments.config_file, arguments.overrides))
-    class_names, images = training_data(config)
-    preview = preview_schedule(config, build_without_weights(config, class_names), images)
+    preview = preview_run(load_config(arguments.config_file, arguments.overrides))
     print(preview_table(preview))
     if arguments.csv:
         try:
@@ -78,30 +69,6 @@ def main(arguments: argparse.Namespace) -> None:
             scale=arguments.scale,
         )
         print(f"wrote {arguments.output}")
-
-
-def training_data(config: Config) -> tuple[list[str], int | None]:
-    """The names of the classes, and the images of an epoch; names made up if there is no data."""
-    try:
-        datasets = build_datasets(config.data.train, "data.train")
-    except UserError as error:
-        logger.warning("the training data cannot be counted, so there are no epochs: %s", error)
-        return [str(i) for i in range(config.data.num_classes or CLASSES_WITHOUT_DATA)], None
-    keep_empty = config.data.keep_empty_images
-    images = sum(
-        len(data) if keep_empty else int((data.num_training_boxes() > 0).sum()) for data in datasets
-    )
-    return list(datasets[0].class_names), images or None
-
-
-def build_without_weights(config: Config, class_names: list[str]) -> MetaArch:
-    """The model, if possible on the meta device, where it costs neither memory nor time."""
-    try:
-        with torch.device("meta"):
-            return build_meta_arch(config.model, class_names)
-    except (NotImplementedError, RuntimeError):
-        # A component that computes with the values of tensors while it is built.
-        return build_meta_arch(config.model, class_names)
 
 
 if __name__ == "__main__":

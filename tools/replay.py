@@ -9,7 +9,6 @@ Exit code 0: the step came out as recorded; 1: it did not; 2: the bundle cannot 
 import argparse
 import sys
 
-from detlite.engine.replay import read_bundle, replay
 from detlite.utils.cli import run_cli
 from detlite.utils.logger import setup_logger
 
@@ -33,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
+    # Here and not above: it imports torch, which takes seconds, once the command line is right.
+    from detlite.engine.replay import read_bundle, replay
+
     setup_logger()
     result = replay(
         read_bundle(arguments.bundle),

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code; weights of the peers."""
 
 from .atomic_file import save_atomically
-from .checkpointer import Checkpointer
+from .checkpointer import Checkpointer, megabytes
 from .class_rows import class_names_of
 from .compare import compare_checkpoints
 from .exact_weights import load_weights
@@ -27,6 +27,7 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained",
     "load_weights",
+    "megabytes",
     "own_weights",
     "read_pretrained",
     "read_weights",

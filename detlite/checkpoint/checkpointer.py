@@ -18,6 +18,7 @@ from .interop import DETLITE
 from .reading import VERSION
 from .recovery import (
     LAST_CHECKPOINT,
+    checkpoints_of_run,
     files_of_run,
     last_checkpoint,
     leftovers,
@@ -37,7 +38,8 @@ class Checkpointer:
 
     Args:
         folder: Where they are.
-        keep: How many of the periodic ones stay.
+        keep: How many of the periodic ones stay, the newest; while one is written there is one
+            more. What ``save`` writes stays beside them.
         identity: What every checkpoint says of itself: config, class names.
 
     Attributes:
@@ -54,6 +56,7 @@ class Checkpointer:
         self._thread = BackgroundThread()
         self._snapshot = Snapshot()
         self._damaged: set[Path] = set()
+        self._has_told_size = False
 
     def check(self, state: Mapping[str, Any]) -> None:
         """See that a checkpoint can hold a state, without writing one.
@@ -167,6 +170,15 @@ class Checkpointer:
             "    Put a good copy there, or begin anew with --overwrite, which removes them."
         )
 
+    def disk_use(self) -> dict[str, int]:
+        """The checkpoints in the folder by name, with their sizes in bytes."""
+        self.wait()
+        sizes = {}
+        for path in checkpoints_of_run(self.folder):
+            with contextlib.suppress(OSError):
+                sizes[path.name] = path.stat().st_size
+        return sizes
+
     def remove_leftovers(self) -> None:
         """Remove what a killed run had begun to write; only for the run that has the folder."""
         self.wait()
@@ -211,6 +223,16 @@ class Checkpointer:
         for _, old in others[: max(len(others) + 1 - self.keep, 0)]:
             _remove(old)
         logger.info("saved %s", path)
+        if not self._has_told_size:
+            self._has_told_size = True
+            size = path.stat().st_size
+            logger.info(
+                "a checkpoint takes %s; train.checkpoint_keep=%d, and one more while it is "
+                "written, take %s of the disk at most",
+                megabytes(size),
+                self.keep,
+                megabytes((self.keep + 1) * size),
+            )
 
     def _write_or_log(self, iteration: int, content: Mapping[str, Any], path: Path) -> None:
         try:
@@ -241,6 +263,11 @@ class Checkpointer:
                 free = shutil.disk_usage(self.folder).free / 1e6
                 return f"{error.strerror} ({free:.0f} MB are free)"
         return str(error.strerror or error)
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _as_it_is(tensor: Tensor, place: Place) -> Tensor:

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tabulate import tabulate
 from torch import Tensor
+
+from ..utils.tables import fitted_table
 
 MATCHED, RESHAPED, OTHER_SHAPE, MISSING = "matched", "reshaped", "other shape", "missing"
 _MAX_TOLD = 6
@@ -66,7 +67,7 @@ class LoadReport:
         headers = ["module", *columns, "left over", "loaded"]
         lines = [
             f"weights: {self.kind} from {self.source}",
-            tabulate(rows, headers=headers, colalign=("left", *["right"] * 6)),
+            fitted_table(rows, headers, colalign=("left", *["right"] * 6)),
             *self.notes,
         ]
         # Of a module that is missing altogether the table says enough.

@@ -13,10 +13,9 @@ LAST_CHECKPOINT = "last_checkpoint"
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 # As `save_atomically` calls them, and tempfile's names, which it took before.
 _LEFT_OVER = re.compile(r"\.(.+\.(pth|json|yaml)|last_checkpoint|\.launch)\.[0-9a-z_]{8}")
+_WEIGHTS = ("model_best.pth", "model_final.pth", "model_final_plain.pth")
 _OF_A_RUN = (
-    "model_best.pth",
-    "model_final.pth",
-    "model_final_plain.pth",
+    *_WEIGHTS,
     LAST_CHECKPOINT,
     "metrics.json",
     "summary.json",
@@ -43,6 +42,12 @@ def periodic_checkpoints(folder: Path) -> list[tuple[int, Path]]:
         if match and name == f"{periodic_name(int(match[1]))}.pth":
             found.append((int(match[1]), folder / name))
     return sorted(found)
+
+
+def checkpoints_of_run(folder: Path) -> list[Path]:
+    """The periodic checkpoints of a run, and its files of weights."""
+    weights = [folder / name for name in _WEIGHTS]
+    return [path for _, path in periodic_checkpoints(folder)] + [p for p in weights if p.is_file()]
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -157,7 +157,8 @@ class TrainSection:
         collective_timeout: Seconds after which a process gives up waiting for the others.
         ema: A moving average of the weights.
         checkpoint_period: Iterations between checkpoints.
-        checkpoint_keep: How many of them are kept; the last and the best one always are.
+        checkpoint_keep: How many of them stay, the newest; while one is written there is one more.
+            The weights of the best and of the final model are files of their own beside them.
         log_period: Iterations between lines of the log.
         hooks: Further hooks; the block of a default hook changes its values, and
             ``enabled: false`` switches it off.

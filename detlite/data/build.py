@@ -63,13 +63,13 @@ def check_class_count(section: DataSection, dataset: ImageDataset) -> None:
 
 
 def build_train_loader(
-    config: Config, datasets: Sequence[ImageDataset], *, start: int = 0
+    config: Config, datasets: Sequence[ImageDataset] | None = None, *, start: int = 0
 ) -> Loader:
-    """Endless training batches.
+    """Endless training batches: lists of dicts, which a model in training mode takes as they are.
 
     Args:
         config: The whole config.
-        datasets: What ``build_datasets`` made of ``data.train``.
+        datasets: What ``build_datasets`` made of ``data.train``; None: it is read here.
         start: The batch to begin at, the iteration at which a run goes on.
 
     Raises:
@@ -77,6 +77,8 @@ def build_train_loader(
         DataError: There is no image to train on.
     """
     section = config.data
+    if datasets is None:
+        datasets = build_datasets(section.train, "data.train")
     if section.num_workers == 0 and section.sample_timeout not in (0, DataSection.sample_timeout):
         logger.warning(
             "data.sample_timeout=%g has no effect with data.num_workers=0: nothing can interrupt a "
@@ -84,6 +86,14 @@ def build_train_loader(
             section.sample_timeout,
         )
     images = _usable_images(datasets, section.keep_empty_images)
+    if section.batch_size > len(images):
+        logger.warning(
+            "data.batch_size=%d is more than the %d training images, so that a batch holds images "
+            "more than once; set data.batch_size to %d or less",
+            section.batch_size,
+            len(images),
+            len(images),
+        )
     data = TrainingData(
         datasets,
         build_transforms(section.train_transforms),

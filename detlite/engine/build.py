@@ -14,7 +14,6 @@ from ..checkpoint import (
     LoadOptions,
     load_pretrained,
     load_weights,
-    save_atomically,
 )
 from ..config.schema import Config
 from ..data import build_datasets, build_train_loader, check_class_count
@@ -28,6 +27,7 @@ from ..solver import (
     scale_to_batch,
 )
 from ..utils.distributed import broadcast_object, is_main_process, rank
+from ..utils.logger import kept_records, setup_default_logger
 from ..utils.random_state import RandomState
 from .check_task import check_task
 from .default_hooks import build_hooks
@@ -85,7 +85,10 @@ def _new_model(config: Config, class_names: Sequence[str]) -> MetaArch:
 
 
 def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
-    """Build everything that a run needs.
+    """Build everything that a run needs; it writes nothing, the run makes its folder.
+
+    Where the program has not set logging up, the log goes to the terminal from here on; while the
+    run goes on it is also written to ``output_dir/log.txt``, with the lines of building.
 
     With ``solver.reference_batch_size`` the run is that of ``scale_to_batch(config)``.
 
@@ -96,6 +99,14 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     Raises:
         UserError: A part does not fit; the message says which and why.
     """
+    setup_default_logger(main_process=is_main_process())
+    with kept_records() as log_records:
+        return _build_trainer(config, log_records, resume=resume)
+
+
+def _build_trainer(
+    config: Config, log_records: list[logging.LogRecord], *, resume: bool
+) -> Trainer:
     check_task(config)
     config = scale_to_batch(config)
     if config.train.deterministic:
@@ -132,6 +143,8 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
             schedule=schedule,
             checkpointer=checkpointer,
             test_loaders=test_loaders,
+            config_yaml=config.to_yaml(),
+            log_records=log_records,
             evaluate=partial(evaluate_model, config, test_loaders=test_loaders),
         ),
         precision=train.precision,
@@ -147,8 +160,6 @@ def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
     else:
         # All generators, also those of Python and numpy; from here on each rank draws its own.
         RandomState.seed_all(config.seed, rank())
-    if is_main_process():
-        save_atomically(config.to_yaml(), Path(config.output_dir) / "config.yaml")
     return trainer
 
 

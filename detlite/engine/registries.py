@@ -12,6 +12,8 @@ HOOK_REGISTRY = Registry(
         "output_dir": "`output_dir`",
         "test_loaders": "`data.test`",
         "evaluate": "`test`",
+        "config_yaml": "the whole config",
+        "log_records": "what was logged while the run was built",
     },
     shared_keys={"enabled": (bool, True)},
 )

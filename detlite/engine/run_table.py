@@ -13,6 +13,7 @@ from .run_files import CONFIG, METRICS, flatten_config, read_config, read_metric
 
 # Where a run writes, which says nothing of what it is.
 _NOT_COMPARED = {"output_dir"}
+_VALIDATION_LOSS = "val/total_loss"
 
 
 @dataclass
@@ -116,6 +117,23 @@ def check_metric(runs: Iterable[RunRow], metric: str) -> None:
         )
 
 
+def cells(run: RunRow, metric: str, keys: list[str]) -> dict[str, str]:
+    """The cells of a run, by the names of the columns."""
+    best, at = run.best.get(metric, (None, None))
+    row = {
+        "run": run.name,
+        "status": run.status,
+        "iterations": f"{run.iterations}/{run.max_iter or '?'}",
+        "time": _time_text(run.seconds),
+        f"best {metric}": _number(best),
+        "at": "-" if at is None else str(at),
+        f"final {metric}": _number(run.final.get(metric)),
+    }
+    if metric != _VALIDATION_LOSS:
+        row[_VALIDATION_LOSS] = _number(run.final.get(_VALIDATION_LOSS))
+    return row | {key: str(run.config.get(key, "-")) for key in keys}
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether the smallest value of a metric is the best, as that of a loss is."""
     return "loss" in metric
@@ -143,3 +161,16 @@ def _differ(run: RunRow, other: RunRow, key: str) -> bool:
     # The types too: 1 and True are equal in Python.
     mine, its = run.config.get(key, os), other.config.get(key, os)
     return type(mine) is not type(its) or mine != its
+
+
+def _number(value: float | None) -> str:
+    """A value, or a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _time_text(seconds: float | None) -> str:
+    """Hours, minutes and seconds."""
+    if seconds is None:
+        return "-"
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

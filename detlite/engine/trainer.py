@@ -49,6 +49,7 @@ class Trainer:
         part_losses: What the model returned for each.
         skip_reason: Why the last step was left out; None if it was not.
         step_rng: The random states when the last step began.
+        step_seconds: How long it took, with data, as ``IterationTimer`` measures it.
         buffer: Scalars since the last line of the log.
         summary: Their averages, in an iteration after which a line is due, else None.
         pictures: What hooks have drawn in this iteration for the writers, (H, W, 3) uint8 by name.
@@ -95,6 +96,7 @@ class Trainer:
         self.shares: list[BatchShare | None] = []
         self.part_losses: list[dict[str, Tensor]] = []
         self.step_rng = RandomState.capture()
+        self.step_seconds = 0.0
         self.buffer = MetricBuffer()
         self.summary: dict[str, float] | None = None
         self.pictures: dict[str, Any] = {}

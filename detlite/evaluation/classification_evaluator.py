@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tabulate import tabulate
 
 from ..errors import DataError
 from ..ranges import PositiveInt
 from ..utils.distributed import gather_objects
+from ..utils.tables import fitted_table
 from .confusion_picture import write_confusion_picture
 from .evaluator import Batch, DatasetEvaluator, Results, in_main_process
 from .registries import EVALUATOR_REGISTRY
@@ -241,4 +241,6 @@ def _most_confused(confusion: np.ndarray, names: list[str]) -> str:
         if wrong[a, b]
     ]
     columns = ["class", "taken for", "times", "of its images"]
-    return tabulate(rows, columns, tablefmt="pipe", numalign="left") if rows else ""
+    if not rows:
+        return ""
+    return fitted_table(rows, columns, num_keys=2, tablefmt="pipe", numalign="left")

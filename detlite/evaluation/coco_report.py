@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..utils.tables import fits, fitted_table
 from .bootstrap import Interval
 from .coco_metrics import CocoEvaluation, CocoMetrics
 from .confusion import ConfusionMatrix
@@ -23,8 +24,6 @@ _SUMMARY = (
     ("ARm", "AR of medium objects"),
     ("ARl", "AR of large objects"),
 )
-# A confusion matrix of more columns than this does not fit a terminal.
-_WIDEST_MATRIX = 12
 _NUM_CONFUSIONS = 15
 
 
@@ -41,38 +40,39 @@ def class_metrics_table(metrics: CocoMetrics, class_names: Mapping[Any, str]) ->
 
 
 def summary_table(metrics: CocoMetrics, interval: Interval | None) -> str:
-    """The twelve numbers, one a line, AP with its interval."""
+    """The twelve numbers, one a line, and the interval of AP."""
     meaning = dict(_SUMMARY)
     rows = []
     for name, value in metrics.summary.items():
         words = meaning.get(name, f"AR, at most {name[2:]} detections of a class in an image")
-        note = ""
-        if name == "AP" and interval is not None:
-            note = (
-                f"{100 * interval.level:g} % interval {interval.low:.2f} to {interval.high:.2f} "
-                f"({interval.num_resamples} resamples of the images)"
-            )
-        rows.append([name, value, words, note])
+        rows.append([name, value, words])
+    options: dict[str, Any] = {"tablefmt": "pipe", "floatfmt": ".3f", "numalign": "left"}
+    table = fitted_table(rows, ["", "percent", "meaning"], **options)
     if interval is None:
-        rows = [row[:-1] for row in rows]
-    columns = ["", "percent", "meaning", "bootstrap"][: len(rows[0])]
-    return tabulate(rows, columns, tablefmt="pipe", floatfmt=".3f", numalign="left")
+        return table
+    return (
+        f"{table}\n\n{100 * interval.level:g} % interval of AP: {interval.low:.2f} to "
+        f"{interval.high:.2f} (bootstrap, {interval.num_resamples} resamples of the images)"
+    )
 
 
 def confusion_table(confusion: ConfusionMatrix, class_names: list[str]) -> str:
     """The whole matrix where it fits a terminal, else the commonest confusions."""
     names = [*class_names, BACKGROUND]
-    if len(names) <= _WIDEST_MATRIX:
-        rows = [[name, *row] for name, row in zip(names, confusion.counts.tolist(), strict=True)]
-        return tabulate(rows, ["object \\ found as", *names], tablefmt="pipe", numalign="left")
+    matrix = [[name, *row] for name, row in zip(names, confusion.counts.tolist(), strict=True)]
+    heads = ["object \\ found as", *names]
+    # One row first: of a thousand classes the whole is never wanted.
+    if fits(tabulate(matrix[:1], heads, tablefmt="pipe")):
+        table = tabulate(matrix, heads, tablefmt="pipe", numalign="left")
+        if fits(table):
+            return table
     totals = confusion.counts.sum(axis=1)
     rows = [
         [class_names[a], class_names[b], count, f"{100 * count / totals[a]:.1f} %"]
         for a, b, count in confusion.most_confused(_NUM_CONFUSIONS)
     ]
-    return tabulate(
-        rows, ["object", "found as", "times", "of its objects"], tablefmt="pipe", numalign="left"
-    )
+    columns = ["object", "found as", "times", "of its objects"]
+    return fitted_table(rows, columns, num_keys=2, tablefmt="pipe", numalign="left")
 
 
 def report_json(

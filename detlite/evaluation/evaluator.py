@@ -1,21 +1,15 @@
 """The contract of an evaluator, and the loop that feeds it."""
 
-import logging
-import sys
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ..utils.distributed import gather_objects, is_main_process
-
-logger = logging.getLogger(__name__)
+from .progress import LOG_PERIOD, with_progress
 
 Batch: TypeAlias = list[dict[str, Any]]
 Results: TypeAlias = dict[str, dict[str, float]]
@@ -57,13 +51,13 @@ def inference_on_dataset(
     loader: Iterable[Batch],
     evaluators: DatasetEvaluator | Sequence[DatasetEvaluator],
     *,
-    log_period: float = 10.0,
+    log_period: float = LOG_PERIOD,
 ) -> Results:
     """Run a model over a data set and evaluate what it finds.
 
     The model runs in eval mode and without autograd; afterwards, also after an error, every module
-    has the training mode that it had. Where stderr is a terminal a progress bar shows, elsewhere a
-    log line comes now and then.
+    has the training mode that it had. A log line comes now and then; where stderr is a terminal a
+    progress bar shows, too.
 
     In a distributed run each process passes a loader of its own share, and all of them must call
     this function. An image that several processes, or one process twice, have seen counts once.
@@ -87,7 +81,7 @@ def inference_on_dataset(
     for evaluator in evaluators:
         evaluator.reset()
     with _evaluation_mode(model), torch.inference_mode():
-        for inputs in _with_progress(loader, log_period):
+        for inputs in with_progress(loader, "inference", log_period):
             outputs = model(inputs)
             if len(outputs) != len(inputs):
                 raise ValueError(f"{len(inputs)} images went in, {len(outputs)} outputs came out")
@@ -135,38 +129,3 @@ def _evaluation_mode(model: Callable[[Batch], Batch]) -> Iterator[None]:
         # The attribute itself: train() would also set children, and frozen layers override it.
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-
-
-def _with_progress(loader: Iterable[Batch], log_period: float) -> Iterator[Batch]:
-    if not is_main_process():
-        yield from loader
-    elif sys.stderr.isatty():
-        yield from tqdm(loader, desc="inference", unit="batch")
-    else:
-        yield from _with_log_lines(loader, log_period)
-
-
-def _with_log_lines(loader: Iterable[Batch], log_period: float) -> Iterator[Batch]:
-    total = len(loader) if isinstance(loader, Sized) else None
-    num_images = 0
-    start = last = time.perf_counter()
-    for num_batches, batch in enumerate(loader, start=1):
-        yield batch
-        num_images += len(batch)
-        now = time.perf_counter()
-        if now - last < log_period:
-            continue
-        last, elapsed = now, now - start
-        speed = f"{num_images / elapsed:.2f} images/s"
-        if total is None:
-            logger.info("inference: %d batches, %s", num_batches, speed)
-        else:
-            left = timedelta(seconds=round((total - num_batches) * elapsed / num_batches))
-            logger.info("inference: %d/%d batches, %s, ETA %s", num_batches, total, speed, left)
-    elapsed = max(time.perf_counter() - start, 1e-9)
-    logger.info(
-        "inference done: %d images in %.1f s, %.2f images/s",
-        num_images,
-        elapsed,
-        num_images / elapsed,
-    )

@@ -9,6 +9,10 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
+from ..utils.tables import fits, fitted_table
+
+_FORMAT: dict[str, Any] = {"tablefmt": "pipe", "floatfmt": ".3f", "numalign": "left"}
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file in one step, so that a reader never finds half of it. NaN becomes null."""
@@ -23,9 +27,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def metrics_table(metrics: Mapping[str, float]) -> str:
     """One row of numbers under their names."""
-    return tabulate(
-        [list(metrics.values())], list(metrics), tablefmt="pipe", floatfmt=".3f", numalign="left"
-    )
+    row, names = list(metrics.values()), list(metrics)
+    return fitted_table([row], names, num_keys=0, **_FORMAT)
 
 
 def class_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], num_groups: int = 3) -> str:
@@ -34,18 +37,20 @@ def class_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], num_group
     Args:
         columns: The heads of one group, "class" first.
         rows: One row a class.
-        num_groups: How many groups at most.
+        num_groups: How many groups at most, as far as 80 columns hold them.
     """
-    num_groups = min(num_groups, max(1, len(rows)))
-    height = -(-len(rows) // num_groups)
-    groups = [rows[i * height : (i + 1) * height] for i in range(num_groups)]
-    blank = [""] * len(columns)
-    wide = [
-        [cell for group in groups for cell in (group[i] if i < len(group) else blank)]
-        for i in range(height)
-    ]
-    heads = [*columns] * num_groups
-    return tabulate(wide, heads, tablefmt="pipe", floatfmt=".3f", numalign="left")
+    for number in range(min(num_groups, len(rows)), 1, -1):
+        height = -(-len(rows) // number)
+        groups = [rows[i * height : (i + 1) * height] for i in range(number)]
+        blank = [""] * len(columns)
+        wide = [
+            [cell for group in groups for cell in (group[i] if i < len(group) else blank)]
+            for i in range(height)
+        ]
+        table = tabulate(wide, [*columns] * number, **_FORMAT)
+        if fits(table):
+            return table
+    return fitted_table(rows, columns, **_FORMAT)
 
 
 def _python_number(value: Any) -> Any:

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tabulate import tabulate
-
 from ..config.schema import Config, EMASection
 from ..errors import ConfigError
 from ..registry import Block, filled_registries
+from ..utils.tables import fitted_table
 from .iteration_keys import Meaning, check_marked, key_meanings
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def scaling_table(rows: list[ScaledKey], config: Config, scaled: Config) -> str:
     assert reference is not None
     images = (config.solver.max_iter * reference, scaled.solver.max_iter * batch)
     cells.append(("images in the run", str(images[0]), "", str(images[1])))
-    table = tabulate(cells, ("key", "written", "", "used"), disable_numparse=True)
+    table = fitted_table(cells, ("key", "written", "", "used"), disable_numparse=True)
     return (
         f"scaled from solver.reference_batch_size {reference} to data.batch_size {batch}, "
         f"k = {batch}/{reference} = {batch / reference:.6g}:\n{table}"

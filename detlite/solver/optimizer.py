@@ -4,12 +4,12 @@ import logging
 from collections.abc import Sequence
 
 import torch
-from tabulate import tabulate
 from torch import nn
 
 from ..config.schema import ParameterGroup
 from ..errors import ConfigError
 from ..registry import Block
+from ..utils.tables import fitted_table
 from .grouping import parameter_groups as sorted_parameters
 from .registries import OPTIMIZER_REGISTRY
 
@@ -78,8 +78,8 @@ def group_table(optimizer: torch.optim.Optimizer) -> str:
         )
         for group in optimizer.param_groups
     ]
-    headers = ("group", "tensors", "numbers", "lr", "of the plain", "weight decay")
-    return tabulate(rows, headers, disable_numparse=True)
+    headers = ("group", "tensors", "numbers", "lr", "factor", "decay")
+    return fitted_table(rows, headers, disable_numparse=True)
 
 
 def _check_changes(

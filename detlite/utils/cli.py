@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from ..errors import UserError
 
@@ -16,12 +17,17 @@ CUT_OFF = 141  # as a shell tells of SIGPIPE
 def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the command line, run ``main``, and exit.
 
+    ``main`` imports what it needs itself, so that torch, which takes seconds, is imported when the
+    command line is known to be right. What is printed is seen at once, also through a pipe.
+
     A ``UserError`` ends with its message and exit code 2, Ctrl-C with exit code 130; with
     ``--debug``, which is added to the parser, both show their traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     # Overrides may stand before and behind the options.
     arguments = parser.parse_intermixed_args()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         main(arguments)
     except UserError as error:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from .tables import WIDTH
+
 PACKAGES = (
     "detlite",
     "torch",
@@ -65,4 +67,7 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    print(tabulate(environment().items(), tablefmt="plain"))
+    facts = environment()
+    # Two columns between name and value.
+    width = WIDTH - 2 - max(map(len, facts))
+    print(tabulate(facts.items(), tablefmt="plain", maxcolwidths=[None, width]))

@@ -28,6 +28,12 @@ class MetricBuffer:
 
     def take(self) -> dict[str, float]:
         """The mean of each name since the last call, then forget them."""
+        means = self.means()
+        self._values.clear()
+        return means
+
+    def means(self) -> dict[str, float]:
+        """The mean of each name since the last call of ``take``."""
         means = {}
         for name, values in self._values.items():
             tensors = [value for value in values if isinstance(value, Tensor)]
@@ -36,7 +42,6 @@ class MetricBuffer:
                 # float64: the mean is the same when values have been through a checkpoint.
                 numbers += torch.stack([tensor.double() for tensor in tensors]).tolist()
             means[name] = sum(numbers) / len(numbers)
-        self._values.clear()
         return means
 
     def state_dict(self) -> dict[str, list[float]]:

@@ -2,13 +2,17 @@
 
 import logging
 import logging.handlers
+import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
 from termcolor import colored
 from tqdm import tqdm
 
+LOG_FILE = "log.txt"
 _COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
@@ -50,6 +54,17 @@ class _Formatter(logging.Formatter):
         return text
 
 
+class _ListHandler(logging.Handler):
+    """Keeps records in a list."""
+
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def setup_logger(output_dir: str | Path | None = None, *, main_process: bool = True) -> None:
     """Send the package's log to the terminal and to ``output_dir/log.txt``; calling again replaces.
 
@@ -65,9 +80,61 @@ def setup_logger(output_dir: str | Path | None = None, *, main_process: bool = T
     terminal.setFormatter(_Formatter(color=sys.stderr.isatty()))
     logger.addHandler(terminal)
     if output_dir is not None and main_process:
-        file = _LastingFileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
-        file.setFormatter(_Formatter(color=False))
-        logger.addHandler(file)
+        add_log_file(output_dir)
+
+
+def setup_default_logger(*, main_process: bool = True) -> None:
+    """Send the package's log to the terminal, unless the program has a handler for it.
+
+    A handler of the root logger is one for it. A level that the program has set stays.
+    """
+    logger = logging.getLogger("detlite")
+    level = logger.level
+    if not logger.hasHandlers():
+        setup_logger(main_process=main_process)
+        logger.setLevel(level or logger.level)
+
+
+def add_log_file(
+    output_dir: str | Path, earlier: Iterable[logging.LogRecord] = ()
+) -> Callable[[], None]:
+    """Write the package's log into ``output_dir/log.txt`` too, unless it goes there already.
+
+    Args:
+        output_dir: Made where it is missing.
+        earlier: Records that come first in the file.
+
+    Returns:
+        A function that ends it.
+    """
+    logger = logging.getLogger("detlite")
+    path = os.path.abspath(Path(output_dir) / LOG_FILE)
+    for known in (*logger.handlers, *logging.getLogger().handlers):
+        if isinstance(known, logging.FileHandler) and known.baseFilename == path:
+            return lambda: None
+    file = _LastingFileHandler(path, encoding="utf-8")
+    file.setFormatter(_Formatter(color=False))
+    for record in earlier:
+        file.handle(record)
+    logger.addHandler(file)
+
+    def end() -> None:
+        logger.removeHandler(file)
+        file.close()
+
+    return end
+
+
+@contextmanager
+def kept_records() -> Iterator[list[logging.LogRecord]]:
+    """The records of the package's log within the context, for a file that comes later."""
+    logger = logging.getLogger("detlite")
+    handler = _ListHandler([])
+    logger.addHandler(handler)
+    try:
+        yield handler.records
+    finally:
+        logger.removeHandler(handler)
 
 
 def close_logger() -> None:

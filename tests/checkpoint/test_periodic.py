@@ -72,6 +72,18 @@ def test_the_newest_are_kept_and_the_last_is_named(tmp_path, background):
     assert writer.failures == 0
 
 
+def test_what_checkpoints_take_of_the_disk_is_logged_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    writer = write(tmp_path, 9, 19, 29, keep=2, state={**STATE, "more": torch.zeros(50_000)})
+    size = (tmp_path / "model_0000029.pth").stat().st_size
+    (line,) = [message for message in caplog.messages if "of the disk" in message]
+    assert f"takes {size / 1e6:.1f} MB" in line
+    assert f"take {3 * size / 1e6:.1f} MB" in line
+    writer.save("model_final", {"model": {}})
+    assert [*writer.disk_use()] == ["model_0000019.pth", "model_0000029.pth", "model_final.pth"]
+    assert writer.disk_use()["model_0000029.pth"] == size
+
+
 def test_training_goes_on_while_a_slow_disk_takes_the_state_as_it_was(tmp_path, disk):
     weight, hooks = torch.zeros(100), {"Best.1": {"best": 1.0}}
     writer = checkpointer(tmp_path)

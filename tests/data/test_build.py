@@ -68,6 +68,20 @@ def test_batches_are_of_one_orientation(painted_dataset):
     assert {len({height for _, _, height in batch}) for batch in mixed} == {1, 2}
 
 
+@pytest.mark.parametrize(("batch_size", "warns"), [(8, False), (9, True)])
+def test_a_batch_larger_than_the_data_set_warns(painted_dataset, caplog, batch_size, warns):
+    build_train_loader(config(batch_size=batch_size), [painted_dataset(8)])
+    told = [message for message in caplog.messages if "data.batch_size=9" in message]
+    assert len(told) == warns
+    assert all("8 training images" in message for message in told)
+
+
+def test_a_loader_for_an_own_loop_reads_the_data_itself():
+    shapes = Block(name="Shapes", num_images=3, image_size=[64, 64])
+    (batch,) = take(build_train_loader(config(train=[shapes], aspect_ratio_grouping=False)), 1)
+    assert len(batch) == 2
+
+
 @pytest.mark.parametrize(("keep", "expected"), [(True, 9), (False, 6)])
 def test_images_without_a_box_are_kept_or_left_out(painted_dataset, caplog, keep, expected):
     caplog.set_level(logging.INFO, "detlite")

@@ -40,6 +40,19 @@ def test_a_run_leaves_its_files(train, tmp_path):
     assert cv2.imread(str(tmp_path / "run/pictures.jpg")) is not None
 
 
+def test_a_run_keeps_what_checkpoint_keep_says_and_states_its_use_of_the_disk(
+    train, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "detlite")
+    train("train.checkpoint_period=1", "train.checkpoint_keep=2", "test.eval_period=2")
+    files = {p.name: p.stat().st_size for p in (tmp_path / "run").glob("*.pth")}
+    periodic = {"model_0000002.pth", "model_0000003.pth"}
+    assert files.keys() == periodic | {"model_best.pth", "model_final.pth"}
+    last = next(m for m in caplog.messages if m.startswith("the checkpoints take"))
+    assert f"{sum(files.values()) / 1e6:,.1f} MB" in last
+    assert all(name in last for name in files)
+
+
 def test_metrics_are_one_json_a_line(train, tmp_path):
     train("test.eval_period=3")
     text = (tmp_path / "run/metrics.json").read_text()
@@ -54,7 +67,7 @@ def test_log_lines_can_be_read_by_a_script(train, caplog):
     with caplog.at_level(logging.INFO, logger="detlite"):
         train()
     line = next(m for m in caplog.messages if m.startswith("eta:"))
-    for field in ("iter: 1/4", "total_loss:", "loss_cls:", "time:", "data_time:", "lr:", "max_mem"):
+    for field in ("iter: 0/4", "total_loss:", "loss_cls:", "time:", "data_time:", "lr:", "max_mem"):
         assert field in line
 
 

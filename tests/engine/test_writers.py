@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from detlite import HookBase, build_trainer
-from detlite.engine.hooks import ConsoleWriter, JSONWriter
+from detlite.engine.hooks import ConsoleWriter, JSONWriter, MetricSummary
 from detlite.utils.logger import close_logger, setup_logger
 
 
@@ -215,6 +216,73 @@ def test_the_console_counts_faults_once_there_are_any(small_trainer, caplog):
             trainer.train()
         (line,) = [m for m in caplog.messages if m.startswith("eta:")]
         assert line.endswith(told)
+
+
+def console_lines(caplog):
+    """The iteration and the time left of each line."""
+    found = [re.match(r"eta: (\S+)  iter: (\d+)/", message) for message in caplog.messages]
+    return [(int(match[2]), match[1]) for match in found if match]
+
+
+def test_the_first_iteration_is_reported_when_it_ends(small_trainer, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    small_trainer(MetricSummary(period=3), ConsoleWriter(), max_iter=6).train()
+    assert [iteration for iteration, _ in console_lines(caplog)] == [0, 2, 5]
+
+
+def test_a_resumed_run_reports_its_first_iteration_too(small_trainer, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    trainer = small_trainer(MetricSummary(period=3), ConsoleWriter(), max_iter=6)
+    trainer.start_iter = 1
+    trainer.train()
+    assert [iteration for iteration, _ in console_lines(caplog)] == [1, 2, 5]
+
+
+def test_no_silence_is_longer_than_it_may_and_nothing_else_depends_on_that(
+    small_trainer, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "detlite")
+    buffers = []
+
+    class Buffers(HookBase):
+        def after_step(self, trainer):
+            buffers[-1].append(trainer.buffer.state_dict())
+
+    for max_silence in (1e-9, 1e9):
+        folder = tmp_path / f"{max_silence}"
+        folder.mkdir()
+        buffers.append([])
+        caplog.clear()
+        console = ConsoleWriter(max_silence=max_silence)
+        writer = JSONWriter(output_dir=str(folder))
+        small_trainer(MetricSummary(period=3), console, writer, Buffers(), max_iter=6).train()
+        told = [iteration for iteration, _ in console_lines(caplog)]
+        assert told == ([0, 1, 2, 3, 4, 5] if max_silence < 1 else [0, 2, 5])
+        assert iterations(folder) == [2, 5]
+    of_the_clock = {"data_time", "memory"}
+    first, second = (
+        [{k: v for k, v in line.items() if k not in of_the_clock} for line in lines(folder)]
+        for folder in sorted(tmp_path.iterdir())
+    )
+    assert first == second
+    values = [[state.get("total_loss") for state in states] for states in buffers]
+    assert values[0] == values[1]
+    assert [len(state) if state else 0 for state in values[0]] == [1, 2, 0, 1, 2, 0]
+
+
+def test_the_first_iteration_does_not_count_for_the_time_left(small_trainer, caplog):
+    class Clock(HookBase):
+        def after_step(self, trainer):
+            trainer.step_seconds = 2.0 if trainer.iter else 100.0
+
+    caplog.set_level(logging.INFO, "detlite")
+    small_trainer(Clock(), MetricSummary(period=2), ConsoleWriter(), max_iter=6).train()
+    assert console_lines(caplog) == [
+        (0, "0:08:20"),
+        (1, "0:00:08"),
+        (3, "0:00:04"),
+        (5, "0:00:00"),
+    ]
 
 
 def test_the_log_goes_on_in_a_folder_that_was_removed(tmp_path, capsys):

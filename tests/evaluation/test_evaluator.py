@@ -92,10 +92,30 @@ def test_without_a_terminal_lines_tell_speed_and_time_left(caplog, monkeypatch):
     assert "ETA" not in caplog.text
 
 
+def test_lines_count_images_where_the_loader_knows_its_data_set(caplog):
+    class Loader(list):
+        dataset = range(7)
+
+    caplog.set_level(logging.INFO, "detlite")
+    inference_on_dataset(Model(), Loader([[{}, {}]] * 3 + [[{}]]), Recorder(), log_period=0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(",")[0] for line in lines[:4]] == [
+        f"inference: {done}/7 images" for done in (2, 4, 6, 7)
+    ]
+    assert all("ETA 0:0" in line for line in lines[:4])
+
+
 def test_on_a_terminal_a_bar_shows(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     inference_on_dataset(Model(), [[{}]] * 4, Recorder())
     assert "4/4" in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_log_has_its_lines_too(caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    caplog.set_level(logging.INFO, "detlite")
+    inference_on_dataset(Model(), [[{}]] * 4, Recorder(), log_period=0)
+    assert "inference: 1/4 batches" in caplog.text
 
 
 def test_coco_and_voc_evaluators_run_side_by_side(case):

@@ -65,11 +65,15 @@ def runs(tmp_path):
 
 def table(out):
     """The printed table as dicts; columns stand where the line of dashes has them."""
-    header, dashes, *rows = out.split("\n\n")[0].splitlines()
-    starts = [0] + [i + 2 for i in range(len(dashes)) if dashes[i : i + 2] == "  "]
-    cut = [slice(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    names = [header[part].strip() for part in cut]
-    return [dict(zip(names, (row[p].strip() for p in cut), strict=True)) for row in rows]
+    parts = [part.splitlines() for part in out.split("\n\n") if "\n---" in part]
+    found = [{} for _ in parts[0][2:]]
+    for header, dashes, *rows in parts:
+        starts = [0] + [i + 2 for i in range(len(dashes)) if dashes[i : i + 2] == "  "]
+        cut = [slice(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        names = [header[part].strip() for part in cut]
+        for row, cells in zip(rows, found, strict=True):
+            cells |= zip(names, (row[part].strip() for part in cut), strict=True)
+    return found
 
 
 def test_the_best_run_comes_first_with_what_differs(run_tool, runs):
@@ -85,6 +89,12 @@ def test_the_best_run_comes_first_with_what_differs(run_tool, runs):
     assert [row["model.backbone.depth"] for row in rows] == ["50", "18", "50"]
     assert not {"output_dir", "solver.max_iter", "data.train.0.seed"} & rows[0].keys()
     assert [row["time"] for row in rows] == ["1:02:05", "-", "1:02:05"]
+
+
+def test_the_table_fits_a_terminal(run_tool, runs):
+    code, out, _ = run_tool("compare_runs", runs, "--keys", "solver.optimizer.lr,data.train.0.name")
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_a_run_without_summary_is_read_off_its_metrics(run_tool, runs):
@@ -151,9 +161,10 @@ def test_one_run_is_a_table_too(run_tool, runs):
     assert row["run"] == "a"
 
 
-def test_several_folders_keep_their_names(run_tool, runs):
-    rows = table(run_tool("compare_runs", runs / "a", runs / "deep", runs / "deep/b")[1])
-    assert {row["run"] for row in rows} == {str(runs / "a"), str(runs / "deep/b")}
+def test_several_folders_keep_their_names(run_tool, runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    rows = table(run_tool("compare_runs", "a", "deep", "deep/b")[1])
+    assert {row["run"] for row in rows} == {"a", "deep/b"}
 
 
 def test_broken_files_are_no_end_of_the_table(run_tool, runs):

@@ -35,7 +35,7 @@ def test_without_output_the_yaml_alone_goes_to_stdout(convert, tmp_path):
     assert code == 0
     (tmp_path / "ours.yaml").write_text(out)
     assert load_config(tmp_path / "ours.yaml").model.name == "RetinaNet"
-    assert "SOLVER.BIAS_LR_FACTOR  2.0      x.yaml:2  biases learn at the rate of the w" in err
+    assert "SOLVER.BIAS_LR_FACTOR  2.0      x.yaml:2  biases learn at the rate of the" in err
 
 
 def test_with_output_the_yaml_is_written_and_the_tables_are_printed(convert, tmp_path):

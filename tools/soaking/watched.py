@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import train_net
-
 from detlite import Config, HookBase, Trainer
+from detlite.cli import train, training
 from detlite.data import TrainingData
 from detlite.utils.cli import run_cli
 from soaking.record import Record
@@ -47,17 +46,17 @@ def train_watched(arguments: Sequence[str], folder: Path) -> None:
     record = Record(folder, int(os.environ.get("RANK", 0)))
     record.enter("start")
     _watch_reads(record)
-    build = train_net.build_trainer
+    build = training.build_trainer
 
     def build_watched(config: Config, *, resume: bool = False) -> Trainer:
         trainer = build(config, resume=resume)
         watch(trainer, record)
         return trainer
 
-    train_net.build_trainer = build_watched
+    training.build_trainer = build_watched  # type: ignore[assignment]
     sys.argv = ["train_net.py", *arguments]
     try:
-        run_cli(train_net.main, train_net.parser())
+        run_cli(train.main, train.parser())
     finally:
         record.put("modules", sorted(sys.modules))
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
+from ...utils.tables import fitted_table
 from ..dump import format_value
 from .data import FILL_IN
 from .settings import Remark
@@ -42,12 +41,12 @@ def config_text(
 def remarks_tables(remarks: Sequence[Remark]) -> str:
     """A table of each kind for the console: key, value, and what to do."""
     headers = ["key of detectron2", "value", "where", "why, and what to do"]
-    widths = [None, 40, None, 48]
+    widths = [None, 24, None, 36]
     tables = []
     for kind, title in TITLES.items():
         rows = _grouped([remark for remark in remarks if remark.kind == kind])
         if rows:
-            table = tabulate(rows, headers, maxcolwidths=widths, disable_numparse=True)
+            table = fitted_table(rows, headers, maxcolwidths=widths, disable_numparse=True)
             tables.append(f"{title}:\n\n{table}")
     return "\n\n".join(tables)
 

@@ -4,7 +4,7 @@ import logging
 import math
 from typing import Any, Literal
 
-from ...checkpoint import Checkpointer
+from ...checkpoint import Checkpointer, megabytes
 from ...errors import CheckpointError
 from ...ranges import PositiveInt
 from ...utils.distributed import is_main_process
@@ -68,6 +68,11 @@ class PeriodicCheckpointer(HookBase):
             plain = {"model": trainer.model.state_dict(), "iteration": trainer.iter}
             self.checkpointer.save("model_final_plain", plain)
         logger.info("saved %s", path)
+        sizes = self.checkpointer.disk_use()
+        listed = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes.items())
+        logger.info(
+            "the checkpoints take %s of the disk: %s", megabytes(sum(sizes.values())), listed
+        )
 
     def close(self, trainer: Trainer) -> None:
         """Let the last one be written whole."""

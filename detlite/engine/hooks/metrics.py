@@ -14,17 +14,13 @@ from ..trainer import Trainer
 
 @HOOK_REGISTRY.register
 class IterationTimer(HookBase):
-    """Seconds of a step, with data and hooks, as the metric ``time``; a summary at the end.
+    """Seconds of a step, with data and hooks, as the metric ``time``.
 
     Evaluation is left out: a step's time counts from the end of the step's own hooks before it.
     """
 
     def __init__(self) -> None:
-        self._start = self._step_start = 0.0
-
-    def before_train(self, trainer: Trainer) -> None:
-        """Begin to count."""
-        self._start = time.perf_counter()
+        self._step_start = 0.0
 
     def before_step(self, trainer: Trainer) -> None:
         """Begin a step."""
@@ -32,7 +28,8 @@ class IterationTimer(HookBase):
 
     def after_step(self, trainer: Trainer) -> None:
         """End a step."""
-        trainer.buffer.put({"time": time.perf_counter() - self._step_start})
+        trainer.step_seconds = time.perf_counter() - self._step_start
+        trainer.buffer.put({"time": trainer.step_seconds})
 
 
 @HOOK_REGISTRY.register

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...evaluation.progress import with_progress
 from ...ranges import NonNegativeInt
 from ...structures import BatchShare
 from ...utils.distributed import gather_objects, sum_over_ranks
@@ -68,7 +69,7 @@ def _mean_losses(trainer: Trainer, loader: Any, batch_size: int) -> dict[str, fl
     names: list[str] = []
     image_ids: list[Any] = []
     rows: list[Tensor] = []
-    for batch in loader:
+    for batch in with_progress(loader, "validation loss"):
         for sample in batch:
             count, losses = _losses_of(trainer, sample)
             names = names or list(losses)

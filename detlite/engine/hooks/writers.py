@@ -3,12 +3,16 @@
 import datetime
 import logging
 import math
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...ranges import PositiveFloat
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
+from .metrics import peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +21,44 @@ logger = logging.getLogger(__name__)
 class ConsoleWriter(HookBase):
     """A line of the log: time left, iteration, losses, seconds a step, learning rate, memory.
 
+    A line comes with every summary, when the first iteration of a process ends, and where none has
+    come for ``max_silence`` seconds. The latter two show the averages since the last summary and
+    take nothing away, so that what is written and checkpointed does not depend on a clock. The
+    first iteration warms up: seconds and time left do not count it, once there are others.
+
     What went wrong in the data and was mended, and steps left out, are counted in it.
+
+    Args:
+        max_silence: Seconds after which a line comes though no summary is due.
     """
 
+    def __init__(self, *, max_silence: PositiveFloat = 30.0) -> None:
+        self.max_silence = max_silence
+        self._is_first = True
+        self._last_line = 0.0
+        self._step_seconds: list[float] = []
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Begin anew."""
+        self._is_first, self._step_seconds = True, []
+
     def after_step(self, trainer: Trainer) -> None:
-        """Write a line where a summary is due."""
-        summary = trainer.summary
-        if summary is None:
-            return
-        seconds = summary.get("time", 0.0)
+        """Write a line where one is due."""
+        summary, seconds = trainer.summary, trainer.step_seconds
+        if not self._is_first:
+            self._step_seconds.append(seconds)
+            seconds = sum(self._step_seconds) / len(self._step_seconds)
+        silent = time.monotonic() - self._last_line >= self.max_silence
+        if summary is not None:
+            self._step_seconds = []
+        elif self._is_first or silent:
+            summary = trainer.buffer.means() | {"memory": peak_memory()}
+        self._is_first = False
+        if summary is not None:
+            self._last_line = time.monotonic()
+            self._write(trainer, summary, seconds)
+
+    def _write(self, trainer: Trainer, summary: Mapping[str, float], seconds: float) -> None:
         left = datetime.timedelta(seconds=int(seconds * (trainer.max_iter - trainer.iter - 1)))
         losses = [f"{k}: {v:.4g}" for k, v in summary.items() if "loss" in k and "/" not in k]
         logger.info(

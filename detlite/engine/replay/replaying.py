@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from tabulate import tabulate
 from torch import Tensor, nn
 
+from ...utils.tables import fitted_table
 from .bundle import StepBundle
 from .finding import Finding, find
 from .module_trace import ModuleCall
@@ -89,7 +89,7 @@ class Replay:
         norms = [_number(self.bundle.gradient_norm), _number(self.repetition.gradient_norm)]
         lines = [
             "What came of the step",
-            tabulate(rows, headers, disable_numparse=True),
+            fitted_table(rows, headers, disable_numparse=True),
             f"gradient norm: recorded {norms[0]}"
             + (" (of all processes)" if self.bundle.world_size > 1 else "")
             + f", repeated {norms[1]}",
@@ -189,4 +189,4 @@ def _table(calls: list[ModuleCall]) -> str:
         for call in calls
     ]
     headers = ("module", "class", "bad in", "bad out", "min", "max", "mean abs")
-    return tabulate(rows, headers, disable_numparse=True)
+    return fitted_table(rows, headers, disable_numparse=True)

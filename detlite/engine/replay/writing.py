@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from ...structures import Instances
+from ...utils.tables import fitted_table
 from ...visualization import Visualizer, write_picture
 from .bundle import Sample, StepBundle, write_bundle_file
 from .statistics import TensorStats
@@ -86,15 +86,17 @@ def report(bundle: StepBundle) -> str:
         f"{bundle.device}, {bundle.precision}, gradient scale {bundle.scale:g}\n"
         f"Not finite: {', '.join(bundle.why)}\n"
         "Which place it came from says: python tools/replay.py THIS_FOLDER",
-        "Losses by part": tabulate(
+        "Losses by part": fitted_table(
             [*losses, whole], ["part", *bundle.metrics], disable_numparse=True
         ),
         "Gradient norm": f"{float(bundle.gradient_norm):.6g}",
         "Weights and buffers that are not finite": _counts(bundle.bad_weights),
         "Gradients that are not finite": _counts(bundle.bad_gradients),
         "Images": "\n".join(_image_lines(bundle)),
-        "Learning rates": tabulate(groups, ["group", "lr", "parameters"], disable_numparse=True),
-        "Norms by module": tabulate(
+        "Learning rates": fitted_table(
+            groups, ["group", "lr", "parameters"], disable_numparse=True
+        ),
+        "Norms by module": fitted_table(
             norms, ["module", "weights", "gradients"], disable_numparse=True
         ),
     }

@@ -4,8 +4,8 @@ import csv
 import os
 
 import numpy as np
-from tabulate import tabulate
 
+from ...utils.tables import fitted_table
 from .curves import Curve, SchedulePreview
 
 _MOST_CURVES = 4
@@ -28,7 +28,7 @@ def _rates(preview: SchedulePreview) -> str:
     if plain.moves and 0 < highest < last:
         turns.setdefault(highest, "highest")
     quarters = {last // 4, last // 2, last * 3 // 4} if len(turns) < 3 else set()
-    notes = {0: "first iteration", last: "last iteration"}
+    notes = {0: "first", last: "last"}
     rows = []
     curves = _typical(preview.lr)
     for i in sorted({0, last, *turns, *quarters}):
@@ -38,7 +38,9 @@ def _rates(preview: SchedulePreview) -> str:
         rows.append([str(i), *([epoch] if epoch else []), *rates, note])
     names = [f"lr of {curve.label}" for curve in curves] if len(preview.lr) > 1 else ["lr"]
     headers = ["iteration", *(["epoch"] if preview.images else []), *names, ""]
-    table = tabulate(rows, headers, disable_numparse=True, maxheadercolwidths=24)
+    # Three rates, the epoch and a note fit then.
+    widths = [13] * len(headers)
+    table = fitted_table(rows, headers, disable_numparse=True, maxheadercolwidths=widths)
     parts = [table]
     if left_out > 0:
         parts.append(f"... and {left_out} more turning points, see the CSV")

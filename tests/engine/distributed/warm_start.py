@@ -19,6 +19,7 @@ import torch.utils.tensorboard  # noqa: F401 - what a run imports late
 import train_net
 
 import detlite
+import detlite.cli.training
 from detlite.utils.cli import run_cli
 
 # This process itself computes nothing with torch, so that it may fork.

@@ -137,11 +137,11 @@ def test_the_table_has_the_turning_points_with_epochs_and_rates():
     table = preview_table(preview("test.eval_period=15", images=64))
     rows = [line.split(maxsplit=3) for line in table.splitlines() if line[:1].isdigit()]
     assert rows == [
-        ["0", "0.00", "2e-06", "first iteration"],
+        ["0", "0.00", "2e-06", "first"],
         ["10", "1.25", "0.002", "end of the rise"],
         ["20", "2.50", "0.0002", "x 0.1"],
         ["30", "3.75", "2e-05", "x 0.1"],
-        ["39", "4.88", "2e-05", "last iteration"],
+        ["39", "4.88", "2e-05", "last"],
     ]
     assert "40 iterations of 8 images, 320 in all, 5 epochs of 64" in table
     assert "evaluation: 3 x, after 15, 30, 40 iterations" in table
@@ -163,7 +163,7 @@ def test_many_rates_are_told_by_the_plain_the_lowest_and_the_highest():
     assert len(found.lr) == 9  # stem, six blocks, neck, head
     table = preview_table(found)
     assert "9 different rates: the plain, the lowest, the highest" in table
-    (first,) = [line for line in table.splitlines() if "first iteration" in line]
+    (first,) = [line for line in table.splitlines() if "first" in line]
     assert first.split()[1:4] == ["0.002", "1.563e-05", "0.008"]
 
 
