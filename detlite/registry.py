@@ -7,7 +7,7 @@ from inspect import Parameter
 from types import ModuleType
 from typing import Any, get_args
 
-from .errors import ConfigError, UserError, did_you_mean
+from .errors import ConfigError, UserError, did_you_mean, shorten
 
 REGISTRIES: dict[str, "Registry"] = {}
 _LOADERS: list[Callable[[], object]] = []
@@ -115,7 +115,7 @@ class Registry:
                 if inspect.isclass(found) and issubclass(found, self.interface or object):
                     return found
         raise ConfigError(
-            f"no {self.kind} named '{name}'{did_you_mean(name, self._suggestions()) or '.'} "
+            f"no {self.kind} named '{shorten(str(name))}'{did_you_mean(name, self._suggestions()) or '.'} "
             f"Known: {', '.join(sorted(self._components)) or 'none'}{self._further()}.\n"
             "    A component of your own must be listed under `imports:` in the config."
         )

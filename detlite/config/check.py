@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, shorten
 from ..registry import Block, Registry
 from .signature import (
     REQUIRED,
@@ -21,6 +21,9 @@ from .signature import (
 )
 from .tree import KeyPath, Tree, dotted
 
+# Mistakes of which more are counted, not told.
+MAX_TOLD = 20
+
 
 class Checker:
     """Walks a tree beside the schema, collects every mistake, and returns completed values."""
@@ -33,7 +36,7 @@ class Checker:
         """Check a section's mapping and make the section of it; None if it has a mistake."""
         title = f"section '{dotted(path)}'" if path else "the config"
         if not isinstance(values, dict):
-            self._report(path, f"{title} must be a mapping `key: value`, got {values!r:.60}")
+            self._report(path, f"{title} must be a mapping `key: value`, got {_shown(values)}")
             return None
         signature = signature_of(schema)
         checked = self._keys(values, signature.keys, title, path)
@@ -47,8 +50,8 @@ class Checker:
         """Check a component's block and complete it; None if it has a mistake."""
         kind, place = registry.kind, dotted(path)
         if not isinstance(values, dict) or "name" not in values:
-            got = ", ".join(values) if isinstance(values, dict) else repr(values)
-            example = values if isinstance(values, str) else next(iter(registry), "...")
+            got = shorten(", ".join(values)) if isinstance(values, dict) else _shown(values)
+            example = shorten(values) if isinstance(values, str) else next(iter(registry), "...")
             self._report(
                 path,
                 f"{place} must be a block that names the {kind}, e.g. {{name: {example}}}; "
@@ -70,7 +73,7 @@ class Checker:
             self._report(
                 (*path, key),
                 f"{title} gets '{key}' computed, from {registry.computed[key]}; "
-                f"remove it (value: {given.pop(key)!r})",
+                f"remove it (value: {_shown(given.pop(key))})",
             )
         checked = self._keys(given, keys, title, path)
         for key in [key for key in given if key not in keys]:
@@ -95,7 +98,7 @@ class Checker:
         if item_registry is not None:
             if not isinstance(value, list):
                 self._report(
-                    path, f"{title} key '{path[-1]}' must be a list of blocks, got {value!r:.60}"
+                    path, f"{title} key '{path[-1]}' must be a list of blocks, got {_shown(value)}"
                 )
                 return None
             return [
@@ -115,7 +118,7 @@ class Checker:
             entry = str(error).partition(" - at `$")[2].rstrip("`")
             self._report(
                 path,
-                f"{title} key '{path[-1]}' must be {describe(plain)}, got {value!r:.60} "
+                f"{title} key '{path[-1]}' must be {describe(plain)}, got {_shown(value)} "
                 f"({type(value).__name__}){'; see entry ' + entry if entry else ''}",
             )
             return None
@@ -142,13 +145,22 @@ class Checker:
         return checked
 
     def _unknown(self, name: str, keys: Mapping[str, Key], title: str, path: KeyPath) -> None:
+        if len(self.problems) >= MAX_TOLD:  # finding near names takes time
+            self.problems.append("")
+            return
         known = ", ".join(sorted(keys)) or "no keys"
         near = did_you_mean(name, keys)
-        self._report(path, f"{title} has no '{name}'{near}{' It' if near else '; it'} has {known}")
+        self._report(
+            path, f"{title} has no '{shorten(name)}'{near}{' It' if near else '; it'} has {known}"
+        )
 
     def _report(self, path: KeyPath, problem: str) -> None:
         origin = self.tree.origin(path)
         self.problems.append(f"{origin}: {problem}" if origin else problem)
+
+
+def _shown(value: Any) -> str:
+    return shorten(repr(value), 60)
 
 
 def _block_keys(component: Callable[..., Any], registry: Registry) -> tuple[dict[str, Key], bool]:
