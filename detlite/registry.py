@@ -7,7 +7,7 @@ from inspect import Parameter
 from types import ModuleType
 from typing import Any, get_args
 
-from .errors import ConfigError, UserError, did_you_mean
+from .errors import ConfigError, UserError, did_you_mean, shorten
 
 REGISTRIES: dict[str, "Registry"] = {}
 _LOADERS: list[Callable[[], object]] = []
@@ -36,7 +36,20 @@ class Block(dict[str, Any]):
         try:
             return self[key]
         except KeyError:
-            raise AttributeError(f"this block has no '{key}'; it has {', '.join(self)}") from None
+            raise AttributeError(self._lacks(key)) from None
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        # Of a checked config a block has all keys of its component, so another is a mistake.
+        if key not in self:
+            raise AttributeError(f'{self._lacks(key)}; a further one is set as block["{key}"]')
+        self[key] = value
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+    def _lacks(self, key: str) -> str:
+        near = did_you_mean(key, self)
+        return f"this block has no '{key}'{near}{' It' if near else '; it'} has {', '.join(self)}"
 
 
 class BlockOf:
@@ -114,8 +127,9 @@ class Registry:
                 found = getattr(module, name, None)
                 if inspect.isclass(found) and issubclass(found, self.interface or object):
                     return found
+        near = did_you_mean(name, self._suggestions()) or "."
         raise ConfigError(
-            f"no {self.kind} named '{name}'{did_you_mean(name, self._suggestions()) or '.'} "
+            f"no {self.kind} named '{shorten(str(name))}'{near} "
             f"Known: {', '.join(sorted(self._components)) or 'none'}{self._further()}.\n"
             "    A component of your own must be listed under `imports:` in the config."
         )
@@ -155,6 +169,18 @@ class Registry:
             if isinstance(error, UserError):
                 raise
             raise ConfigError(f"{self.kind} '{block['name']}': {error}") from error
+        except Exception as error:
+            # Foreign classes check their values in ways of their own; a fault within a component
+            # of ours or the user's keeps its traceback.
+            foreign = block["name"] not in self._components
+            if isinstance(error, UserError) or not (foreign or _is_out_of_memory(error)):
+                raise
+            values = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise ConfigError(
+                f"{self.kind} '{block['name']}' cannot be built: {type(error).__name__}: "
+                f"{shorten(str(error).strip(), 300)}\n"
+                f"    Its values: {shorten(values, 300)}. --debug shows where it fails."
+            ) from error
 
     def __contains__(self, name: str) -> bool:
         filled_registries()
@@ -185,6 +211,13 @@ class Registry:
 def block_arguments(block: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
     """The keyword arguments that a block holds: all but ``name`` and the keys in ``without``."""
     return {key: value for key, value in block.items() if key != "name" and key not in without}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch raises RuntimeErrors; of sizes beyond 64 bits it says that they overflow.
+    words = ("allocate memory", "out of memory", "overflow")
+    told = str(error).lower()
+    return isinstance(error, MemoryError | RuntimeError) and any(word in told for word in words)
 
 
 def _with_enums(arguments: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:

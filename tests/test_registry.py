@@ -188,3 +188,15 @@ def test_a_block_reads_its_keys_as_attributes_and_says_what_it_has():
 def test_a_partial_of_a_function_is_no_component_name(registry):
     with pytest.raises(AttributeError):
         registry.register(functools.partial(Cat))
+
+
+def test_memory_that_a_block_would_need_is_an_error_with_its_values():
+    registry = Registry("layer")
+
+    @registry.register
+    class Large:
+        def __init__(self, *, channels: int = 1) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with pytest.raises(ConfigError, match="layer 'Large' cannot be built: .*\n.*channels=7"):
+        registry.build({"name": "Large", "channels": 7})

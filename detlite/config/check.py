@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, shorten
 from ..registry import Block, Registry
+from .other_words import hint
 from .signature import (
     REQUIRED,
     Key,
@@ -21,6 +22,10 @@ from .signature import (
 )
 from .tree import KeyPath, Tree, dotted
 
+# Mistakes of which more are counted, not told.
+MAX_TOLD = 20
+_LARGEST = 3.4028234663852886e38
+
 
 class Checker:
     """Walks a tree beside the schema, collects every mistake, and returns completed values."""
@@ -32,23 +37,35 @@ class Checker:
     def section(self, schema: type, values: Any, path: KeyPath) -> Any:
         """Check a section's mapping and make the section of it; None if it has a mistake."""
         title = f"section '{dotted(path)}'" if path else "the config"
+        if isinstance(values, schema):
+            return values
+        if values is None and getattr(schema, "null_is_off", False):
+            values = {}
         if not isinstance(values, dict):
-            self._report(path, f"{title} must be a mapping `key: value`, got {values!r:.60}")
+            self._report(path, f"{title} must be a mapping `key: value`, got {_shown(values)}")
             return None
         signature = signature_of(schema)
         checked = self._keys(values, signature.keys, title, path)
         before = len(self.problems)
         for name in sorted(set(values) - set(signature.keys)):
-            self._unknown(name, signature.keys, title, (*path, name))
+            self._unknown(name, signature.keys, title, (*path, name), hint(name, values[name]))
         complete = all(name in checked for name, key in signature.keys.items())
         return schema(**checked) if complete and before == len(self.problems) else None
+
+    def field(self, schema: type, name: str, value: Any) -> Any:
+        """Check what is assigned to a field of a section, without its place in a file."""
+        keys = signature_of(schema).keys
+        if name not in keys:
+            self._unknown(name, keys, schema.__name__, (), hint(name, value))
+            return None
+        return self.value(keys[name].annotation, value, schema.__name__, (name,))
 
     def block(self, registry: Registry, values: Any, path: KeyPath, wanted: Any = None) -> Any:
         """Check a component's block and complete it; None if it has a mistake."""
         kind, place = registry.kind, dotted(path)
         if not isinstance(values, dict) or "name" not in values:
-            got = ", ".join(values) if isinstance(values, dict) else repr(values)
-            example = values if isinstance(values, str) else next(iter(registry), "...")
+            got = shorten(", ".join(values)) if isinstance(values, dict) else _shown(values)
+            example = shorten(values) if isinstance(values, str) else next(iter(registry), "...")
             self._report(
                 path,
                 f"{place} must be a block that names the {kind}, e.g. {{name: {example}}}; "
@@ -70,14 +87,14 @@ class Checker:
             self._report(
                 (*path, key),
                 f"{title} gets '{key}' computed, from {registry.computed[key]}; "
-                f"remove it (value: {given.pop(key)!r})",
+                f"remove it (value: {_shown(given.pop(key))})",
             )
         checked = self._keys(given, keys, title, path)
         for key in [key for key in given if key not in keys]:
             if open_ended:
                 checked[key] = given[key]
             else:
-                self._unknown(key, keys, title, (*path, key))
+                self._unknown(key, keys, title, (*path, key), hint(key, given[key]))
         return Block(name=values["name"], **checked)
 
     def value(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:
@@ -95,7 +112,7 @@ class Checker:
         if item_registry is not None:
             if not isinstance(value, list):
                 self._report(
-                    path, f"{title} key '{path[-1]}' must be a list of blocks, got {value!r:.60}"
+                    path, f"{title} key '{path[-1]}' must be a list of blocks, got {_shown(value)}"
                 )
                 return None
             return [
@@ -108,6 +125,10 @@ class Checker:
 
     def _plain(self, annotation: Any, value: Any, title: str, path: KeyPath) -> Any:
         plain = plain_annotation(annotation)
+        extreme = _extreme(value)
+        if extreme:
+            self._report(path, f"{title} key '{path[-1]}' must be {describe(plain)}, got {extreme}")
+            return None
         try:
             return msgspec.convert(value, plain)
         except msgspec.ValidationError as error:
@@ -115,7 +136,7 @@ class Checker:
             entry = str(error).partition(" - at `$")[2].rstrip("`")
             self._report(
                 path,
-                f"{title} key '{path[-1]}' must be {describe(plain)}, got {value!r:.60} "
+                f"{title} key '{path[-1]}' must be {describe(plain)}, got {_shown(value)} "
                 f"({type(value).__name__}){'; see entry ' + entry if entry else ''}",
             )
             return None
@@ -129,7 +150,9 @@ class Checker:
         checked = {}
         for name, key in keys.items():
             inner = without_none(key.annotation)[0]
-            if name in values:
+            if name in values and values[name] is None and type(key.default) is list:
+                checked[name] = []  # often a key whose entries are commented out
+            elif name in values:
                 checked[name] = self.value(key.annotation, values[name], title, (*path, name))
             elif is_class(inner) and is_dataclass(inner) and key.default is REQUIRED:
                 checked[name] = self.section(inner, {}, (*path, name))
@@ -141,14 +164,38 @@ class Checker:
                 checked[name] = key.default
         return checked
 
-    def _unknown(self, name: str, keys: Mapping[str, Key], title: str, path: KeyPath) -> None:
+    def _unknown(
+        self, name: str, keys: Mapping[str, Key], title: str, path: KeyPath, other: str = ""
+    ) -> None:
+        if len(self.problems) >= MAX_TOLD:  # finding near names takes time
+            self.problems.append("")
+            return
         known = ", ".join(sorted(keys)) or "no keys"
         near = did_you_mean(name, keys)
-        self._report(path, f"{title} has no '{name}'{near}{' It' if near else '; it'} has {known}")
+        told = f"{title} has no '{shorten(name)}'{near}{' It' if near else '; it'} has {known}"
+        self._report(path, f"{told}.\n    {other}" if other else told)
 
     def _report(self, path: KeyPath, problem: str) -> None:
         origin = self.tree.origin(path)
         self.problems.append(f"{origin}: {problem}" if origin else problem)
+
+
+def _extreme(value: Any) -> str:
+    """A number within a value that no computation can use, as an error message shows it."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_extreme, value)), "")
+    if isinstance(value, dict):
+        return _extreme(list(value.values()))
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return f"an integer beyond 64 bits, {shorten(str(value), 60)}"
+    # Models compute in float32.
+    if type(value) is float and not abs(value) <= _LARGEST:
+        return f"{value}, which is not a finite number of 32 bits"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return shorten(repr(value), 60)
 
 
 def _block_keys(component: Callable[..., Any], registry: Registry) -> tuple[dict[str, Key], bool]:

@@ -1,12 +1,22 @@
 """The sections of a config; a component's own keys stand in its constructor instead."""
 
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from ..ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from ..errors import ConfigError
+from ..ranges import (
+    BatchSize,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Processes,
+)
 from ..registry import Block, BlockOf
+from .check import Checker
 from .dump import dump_yaml
 from .tree import Origin, Tree
 
@@ -19,10 +29,34 @@ OptimizerBlock = Annotated[Block, BlockOf("optimizer")]
 ScheduleBlock = Annotated[Block, BlockOf("schedule")]
 HookBlock = Annotated[Block, BlockOf("hook")]
 EvaluatorBlock = Annotated[Block, BlockOf("evaluator")]
+Device = Annotated[
+    str,
+    Meta(
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+        description="auto, cpu, cuda, or one GPU as cuda:0",
+    ),
+]
+
+
+class Section:
+    """A part of a config; what is assigned to a field is checked as in a file."""
+
+    null_is_off: ClassVar[bool] = False
+    """Whether null in place of the section means its defaults, which then switch it off."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A field that has no value yet is set by the constructor, with what was checked before.
+        if name in self.__dict__ or name not in getattr(self, "__dataclass_fields__", ()):
+            checker = Checker(Tree())
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            value = checker.field(type(self), name, value)
+            if checker.problems:
+                raise ConfigError(checker.problems[0])
+        super().__setattr__(name, value)
 
 
 @dataclass(kw_only=True)
-class DataSection:
+class DataSection(Section):
     """What is trained and tested on.
 
     Attributes:
@@ -52,8 +86,8 @@ class DataSection:
     train_transforms: list[TransformBlock] = field(default_factory=list)
     test_transforms: list[TransformBlock] = field(default_factory=list)
     batch_transforms: list[BatchTransformBlock] = field(default_factory=list)
-    batch_size: PositiveInt = 16
-    num_workers: NonNegativeInt = 2
+    batch_size: BatchSize = 16
+    num_workers: Processes = 2
     sampler: SamplerBlock = field(default_factory=lambda: Block(name="ShuffleSampler"))
     aspect_ratio_grouping: bool = True
     keep_empty_images: bool = True
@@ -65,7 +99,7 @@ class DataSection:
 
 
 @dataclass(kw_only=True)
-class ClipGradients:
+class ClipGradients(Section):
     """Limits of the gradient; both at once are allowed.
 
     Attributes:
@@ -73,12 +107,14 @@ class ClipGradients:
         value: Greatest absolute value of each.
     """
 
+    null_is_off: ClassVar[bool] = True
+
     norm: PositiveFloat | None = None
     value: PositiveFloat | None = None
 
 
 @dataclass(kw_only=True)
-class ParameterGroup:
+class ParameterGroup(Section):
     """Parameters that learn at another rate, or decay otherwise, than the rest.
 
     Attributes:
@@ -95,7 +131,7 @@ class ParameterGroup:
 
 
 @dataclass(kw_only=True)
-class SolverSection:
+class SolverSection(Section):
     """How the weights move.
 
     Attributes:
@@ -128,7 +164,7 @@ class SolverSection:
 
 
 @dataclass(kw_only=True)
-class EMASection:
+class EMASection(Section):
     """A moving average of the weights, which is what is evaluated and saved for inference.
 
     Attributes:
@@ -138,6 +174,8 @@ class EMASection:
         start: Iterations in which the average is a copy of the weights.
     """
 
+    null_is_off: ClassVar[bool] = True
+
     decay: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     warmup: NonNegativeInt = 0
     period: PositiveInt = 1
@@ -145,7 +183,7 @@ class EMASection:
 
 
 @dataclass(kw_only=True)
-class TrainSection:
+class TrainSection(Section):
     """How a run goes.
 
     Attributes:
@@ -166,7 +204,7 @@ class TrainSection:
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
-    accumulate: PositiveInt = 1
+    accumulate: BatchSize = 1
     deterministic: bool = False
     collective_timeout: PositiveFloat = 600.0
     ema: EMASection
@@ -177,7 +215,7 @@ class TrainSection:
 
 
 @dataclass(kw_only=True)
-class TestSection:
+class TestSection(Section):
     """How a model is tested.
 
     Attributes:
@@ -192,17 +230,17 @@ class TestSection:
     eval_period: NonNegativeInt = 0
     evaluators: list[EvaluatorBlock] = field(default_factory=lambda: [Block(name="COCOEvaluator")])
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: PositiveInt = 1
+    batch_size: BatchSize = 1
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Section):
     """A complete, checked config; made by ``load_config``.
 
     Attributes:
         output_dir: Where a run writes its files.
         seed: Of every random choice.
-        device: "auto" takes a GPU if there is one.
+        device: "auto" takes a GPU if there is one; "cuda:1" is the second GPU, for one process.
         imports: Modules, or files, that register components of the user.
         model: The meta-arch's block.
         data: What is trained and tested on.
@@ -213,7 +251,7 @@ class Config:
 
     output_dir: str = "output"
     seed: NonNegativeInt = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     imports: list[str] = field(default_factory=list)
     model: ModelBlock
     data: DataSection

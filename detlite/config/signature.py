@@ -121,6 +121,9 @@ def describe(annotation: Any) -> str:
         return f"a block that names the {registry.kind}"
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
+        told = [e.description for e in extras if getattr(e, "description", None)]
+        if told:
+            return str(told[0])
         limits = [_limits(extra) for extra in extras if hasattr(extra, "ge")]
         return " ".join([describe(base), *filter(None, limits)])
     if get_origin(annotation) is typing.Literal:

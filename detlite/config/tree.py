@@ -1,16 +1,32 @@
-"""YAML as a tree whose values know the file and line that they came from."""
+"""YAML as a tree whose values know the file and line that they came from.
 
+A text may come from a stranger, such as the config within a checkpoint, so its size, its depth and
+what its aliases expand to are limited while it is read.
+"""
+
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.resolver import Resolver
+from yaml.scanner import Scanner
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shorten
 
 KeyPath = tuple[str, ...]
+# ImageNet-21k's class names, twice, are 0.8 million characters and 44,000 values.
+MAX_CHARACTERS = 2_000_000
+MAX_VALUES = 50_000
+MAX_COPIES = 5_000  # values that aliases repeat
+# Deeper than any model, and far from Python's recursion limit.
+MAX_DEPTH = 50
 
 
 @dataclass(frozen=True)
@@ -24,8 +40,32 @@ class Origin:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml reads a long list of classes 20 times faster; it is missing where PyYAML was built from
+# source without it.
+_EVENTS: Any = (yaml.cyaml.CParser,) if yaml.__with_libyaml__ else (Reader, Scanner, Parser)
+
+
+class _Loader(Composer, *_EVENTS, SafeConstructor, Resolver):  # type: ignore[misc]
     """Safe YAML with version 1.2's scalars: ``1e-4`` is a number, ``no`` and ``on`` are words."""
+
+    def __init__(self, text: str) -> None:
+        # Those that read text take it; the others have no arguments.
+        _EVENTS[0].__init__(self, text)
+        for base in (*_EVENTS[1:], Composer, SafeConstructor, Resolver):
+            base.__init__(self)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; text that is nested too deeply ends here, not in a RecursionError."""
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(
+                None, None, f"nested deeper than {MAX_DEPTH} levels", mark
+            )
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node  # type: ignore[no-any-return]
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -58,10 +98,31 @@ YAML_SCALARS = (
 )
 for _tag, _pattern, _first in YAML_SCALARS:
     _Loader.add_implicit_resolver(_tag, _pattern, _first)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int",
-    lambda _, node: int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10)),
-)
+_PREFIXES = {"0o": 8, "0x": 16}
+
+
+def _integer(_: _Loader, node: yaml.Node) -> int:
+    # 19 digits say 64 bits; int() of very many would take long.
+    if len(node.value.lstrip("+-0")) > 30:
+        raise OverflowError("an integer beyond 64 bits")
+    number = int(node.value, _PREFIXES.get(node.value[:2], 10))
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError("an integer beyond 64 bits")
+    return number
+
+
+def _float(loader: _Loader, node: yaml.Node) -> float:
+    number = SafeConstructor.construct_yaml_float(loader, node)
+    digits = node.value.lower().partition("e")[0]
+    if math.isinf(number) and "inf" not in digits:
+        raise OverflowError("a number beyond 1.8e308")
+    if number == 0 and any(digit in digits for digit in "123456789"):
+        raise OverflowError("a number too small for 64 bits")
+    return float(number)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 _PLAIN_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in _PLAIN_KINDS}
 
@@ -106,18 +167,27 @@ class Tree:
             if path in other.origins:
                 self.origins.setdefault(path, other.origins[path])
             return merged
-        inside = len(path)
-        for known in [known for known in self.origins if known[:inside] == path]:
-            del self.origins[known]
-        self.origins.update({p: o for p, o in other.origins.items() if p[:inside] == path})
+        self._forget(old, path)
+        self._adopt(new, other, path)
         return new
+
+    def _forget(self, value: Any, path: KeyPath) -> None:
+        self.origins.pop(path, None)
+        for key, entry in _entries(value):
+            self._forget(entry, (*path, key))
+
+    def _adopt(self, value: Any, other: "Tree", path: KeyPath) -> None:
+        if path in other.origins:
+            self.origins[path] = other.origins[path]
+        for key, entry in _entries(value):
+            self._adopt(entry, other, (*path, key))
 
     def _with_entry(self, old: list[Any], step: Step, other: "Tree", path: KeyPath) -> list[Any]:
         ((part, value),) = step.items()
         if part not in map(str, range(len(old))):
             raise ConfigError(
-                f"{other.origin((*path, part))}: '{part}' is no entry of {dotted(path)}, a list of "
-                f"{len(old)}; entries are numbered from 0"
+                f"{other.origin((*path, part))}: '{shorten(part)}' is no entry of {dotted(path)}, "
+                f"a list of {len(old)}; entries are numbered from 0"
             )
         entries = list(old)
         entries[int(part)] = self._merged(old[int(part)], value, other, (*path, part))
@@ -131,18 +201,12 @@ def parse_yaml(text: str, source: str) -> Tree:
         ConfigError: The text is no YAML, no mapping, or has a key twice; with file and line.
     """
     tree = Tree()
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{place}: this is not valid YAML: {problem}") from None
+    root = _compose(text, source)
     if root is None:
         return tree
     if not isinstance(root, yaml.MappingNode):
-        got = "a list" if isinstance(root, yaml.SequenceNode) else repr(root.value)
-        raise ConfigError(f"{source}: a config is a mapping `key: value`, got {got:.80}")
+        got = "a list" if isinstance(root, yaml.SequenceNode) else repr(shorten(root.value))
+        raise ConfigError(f"{source}: a config is a mapping `key: value`, got {got}")
     tree.values = _Constructor(source, tree.origins).value(root, ())
     return tree
 
@@ -154,18 +218,18 @@ def parse_override(text: str) -> Tree:
         ConfigError: There is no key or no "=", or the value is no YAML.
     """
     key, equals, value = text.partition("=")
-    path = tuple(part.strip() for part in key.split("."))
+    path = tuple(part.strip() for part in key.split(".", MAX_DEPTH))
     if not equals or not all(path):
         raise ConfigError(
-            f"an override is written key.path=value, e.g. solver.optimizer.lr=0.02; got '{text}'"
+            "an override is written key.path=value, e.g. solver.optimizer.lr=0.02; got "
+            f"'{shorten(text)}'"
         )
+    source = f"override '{shorten(text)}'"
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"{source}: its path has more than {MAX_DEPTH} parts")
+    _check_text(key, source)
     tree = Tree()
-    source = f"override '{text}'"
-    try:
-        node = yaml.compose(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{source}: the value is not valid YAML: {problem}") from None
+    node = _compose(value, source, "the value is not valid YAML")
     inner: Any = None if node is None else _Constructor(source, tree.origins).value(node, path)
     for part in reversed(path):
         inner = Step({part: inner})
@@ -175,6 +239,53 @@ def parse_override(text: str) -> Tree:
     return tree
 
 
+def _compose(text: str, source: str, problem: str = "this is not valid YAML") -> yaml.Node | None:
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{source}: {len(text):,} characters are too many for a config, which may have "
+            f"{MAX_CHARACTERS:,}"
+        )
+    _check_text(text, source)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()  # type: ignore[no-any-return]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        # An override is one line, which its message shows.
+        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        place = source if source.startswith("override") else place
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        if mark and text.splitlines()[mark.line : mark.line + 1] and "token" in str(why):
+            indent = text.splitlines()[mark.line][: mark.column + 1]
+            why = "a tab; YAML indents with spaces" if indent.endswith("\t") else why
+        raise ConfigError(f"{place}: {problem}: {shorten(str(why))}") from None
+    finally:
+        loader.dispose()
+
+
+def _check_text(text: str, source: str) -> None:
+    """Refuse characters that no name of a file or class can have, before anything is made of them.
+
+    Lone surrogates are what Python makes of bytes that are not UTF-8.
+    """
+    found = _NO_TEXT.search(text)
+    if found:
+        line = text.count("\n", 0, found.start()) + 1
+        raise ConfigError(
+            f"{source}: line {line} has the character U+{ord(found[0]):04X}, which is no text; "
+            "a config is UTF-8"
+        )
+
+
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+def _entries(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return [(str(i), entry) for i, entry in enumerate(value)] if isinstance(value, list) else []
+
+
 class _Constructor:
     """Makes plain values of YAML nodes, and notes where each was written."""
 
@@ -182,45 +293,67 @@ class _Constructor:
         self.source = source
         self.origins = origins
         self._within: list[yaml.Node] = []
+        self._scalars = _Loader("")
+        self._seen: set[int] = set()
+        self._count = self._copies = 0
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         """The value of a node."""
         if path:
             self.origins[path] = Origin(self.source, node.start_mark.line + 1)
         if node.tag not in _PLAIN_TAGS:
-            raise self._error(node, f"tag '{node.tag}' is refused; a config holds plain values")
+            raise self._error(
+                node, f"tag '{shorten(node.tag)}' is refused; a config holds plain values"
+            )
         if any(node is outer for outer in self._within):
             raise self._error(node, "an anchor that holds an alias of itself has no end")
+        self._limit(node)
         self._within.append(node)
         value = self._contents(node, path)
         self._within.pop()
         return value
+
+    def _limit(self, node: yaml.Node) -> None:
+        # Aliases can make a few lines mean more values than memory holds.
+        self._count += 1
+        self._copies += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._count > MAX_VALUES:
+            raise self._error(node, f"more than {MAX_VALUES:,} values are too many for a config")
+        if self._copies > MAX_COPIES:
+            raise self._error(node, f"aliases repeat more than {MAX_COPIES:,} values")
+        if len(self._within) > MAX_DEPTH:
+            raise self._error(node, f"nested deeper than {MAX_DEPTH} levels, aliases expanded")
 
     def _contents(self, node: yaml.Node, path: KeyPath) -> Any:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, str(i))) for i, item in enumerate(node.value)]
-        loader = _Loader("")
         try:
-            return loader.construct_object(node)
+            # Most values are text, which construct_object is slow to hand over.
+            is_text = node.tag == "tag:yaml.org,2002:str"
+            value = node.value if is_text else self._scalars.construct_object(node)
+        except OverflowError as error:
+            raise self._error(node, f"'{shorten(node.value)}' is {error}") from None
         # A tag that does not fit its text, such as `!!int x`, fails in Python's own conversions.
         except (yaml.YAMLError, ValueError, KeyError):
             kind = node.tag.rpartition(":")[2]
-            raise self._error(node, f"'{node.value}' is no YAML {kind}") from None
-        finally:
-            loader.dispose()
+            raise self._error(node, f"'{shorten(node.value)}' is no YAML {kind}") from None
+        if isinstance(value, str):
+            _check_text(value, f"{self.source}:{node.start_mark.line + 1}")  # of "\0", "\ud800"
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self.value(key_node, ())
             if not isinstance(key, str):
-                raise self._error(key_node, f"keys are words, got {key!r}")
+                raise self._error(key_node, f"keys are words, got {shorten(repr(key))}")
             if key == "<<":
                 raise self._error(key_node, "YAML 1.2 has no `<<`; name a file in `_base_` instead")
             if key in values:
-                raise self._error(key_node, f"key '{key}' stands here a second time")
+                raise self._error(key_node, f"key '{shorten(key)}' stands here a second time")
             here = (*path, key)
             values[key] = self.value(value_node, here)
             self.origins[here] = Origin(self.source, key_node.start_mark.line + 1)
@@ -233,19 +366,3 @@ class _Constructor:
 def dotted(path: Sequence[str]) -> str:
     """A path as a user writes it."""
     return ".".join(path)
-
-
-def read_text(path: Path, named_by: str) -> str:
-    """Read a config file.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        hint = f"; in that folder are {', '.join(near)}" if near else ""
-        raise ConfigError(f"{named_by}: there is no file {path}{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{named_by}: cannot read {path}: {error}") from None

@@ -1,13 +1,14 @@
 """From the data section of a config to loaders."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 
 from ..config.schema import Config, DataSection
-from ..errors import ConfigError, DataError, UserError
+from ..errors import ConfigError, DataError, UserError, shorten
 from ..registry import Block
 from ..utils.distributed import rank, world_size
 from .batch_transforms import build_batch_mixer
@@ -161,6 +162,12 @@ def _check_name(name: str, block: str) -> None:
         raise DataError(
             f"{block}: the data set is called '{name}', which cannot be the name of a folder of "
             "results; give it a `title`, or a name without slashes"
+        )
+    # 255 bytes is what file systems allow; writers make longer names of it.
+    if len(os.fsencode(name)) > 200 or not name.isprintable():
+        raise DataError(
+            f"{block}: the data set is called '{shorten(name)}', which cannot be the name of a "
+            "folder of results: give it a `title` of at most 200 bytes, without control characters"
         )
 
 

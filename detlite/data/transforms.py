@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..errors import ConfigError
-from ..ranges import Fraction, PositiveFloat, PositiveInt
+from ..ranges import Fraction, Pixels, PositiveFloat
 from ..registry import Block, block_arguments
 from .registries import TRANSFORM_REGISTRY
 from .resize import ResizeMethod, Rounding, resize_image, shortest_edge_size
@@ -51,8 +51,8 @@ class ResizeShortestEdge(v2.Transform):
     def __init__(
         self,
         *,
-        min_size: PositiveInt | list[PositiveInt] = 800,
-        max_size: PositiveInt = 1333,
+        min_size: Pixels | list[Pixels] = 800,
+        max_size: Pixels = 1333,
         method: ResizeMethod = "torch",
         rounding: Rounding = "round",
     ) -> None:

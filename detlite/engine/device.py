@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shorten
 from ..utils.distributed import is_launched, local_rank
 
 
@@ -12,19 +12,36 @@ def select_device(name: str) -> torch.device:
     """The device of a config's ``device``.
 
     Raises:
-        ConfigError: A GPU is asked for and there is none.
+        ConfigError: It is not here, or names one GPU for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
+        raise ConfigError(f"device is '{shorten(name)}', but it must be one of {_devices()}")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "device is cuda, but torch sees no GPU (`python -m detlite.utils.env` tells what it "
+            f"device is {name}, but torch sees no GPU (`python -m detlite.utils.env` tells what it "
             "sees); use device=auto or device=cpu"
         )
+    if index:
+        if int(index) >= torch.cuda.device_count():
+            raise ConfigError(f"device is {name}, which is not here; there are {_devices()}")
+        if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                f"device is {name}, one GPU for {os.environ['LOCAL_WORLD_SIZE']} processes; with "
+                "device=cuda each process takes its own, CUDA_VISIBLE_DEVICES chooses among them"
+            )
+        return torch.device(kind, int(index))
     # Of the GPUs of a machine each process has its own.
     if name == "cuda" and is_launched():
         return torch.device(name, local_rank())
     return torch.device(name)
+
+
+def _devices() -> str:
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ", ".join(["auto", "cpu", *(["cuda"] if gpus else []), *gpus])
 
 
 def use_deterministic_algorithms() -> None:

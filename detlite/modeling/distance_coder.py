@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ranges import PositiveFloat, PositiveInt
+from ..ranges import PositiveFloat, PositiveLayers
 from .interfaces import BoxCoder
 from .registries import BOX_CODER_REGISTRY
 
@@ -54,7 +54,7 @@ class DistributionBoxCoder(DistanceBoxCoder):
         unit: In anchor sides; with anchors of 8 strides 0.125 is the paper's, a stride.
     """
 
-    def __init__(self, *, greatest: PositiveInt = 16, unit: PositiveFloat = 0.125) -> None:
+    def __init__(self, *, greatest: PositiveLayers = 16, unit: PositiveFloat = 0.125) -> None:
         super().__init__(unit=unit)
         self.greatest = greatest
         self.code_size = 4 * (greatest + 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..ranges import PositiveFloat, PositiveInt
+from ..ranges import Pixels, PositiveFloat
 from ..structures import ImageList
 from .interfaces import Preprocessor
 from .registries import PREPROCESSOR_REGISTRY
@@ -34,7 +34,7 @@ class ImageNormalizer(Preprocessor):
         mean: tuple[float, float, float] = (123.675, 116.28, 103.53),
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375),
         channel_order: Literal["RGB", "BGR"] = "RGB",
-        size_divisor: PositiveInt = 32,
+        size_divisor: Pixels = 32,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)

@@ -93,6 +93,9 @@ class Instances:
             raise AttributeError(f"these Instances have no field '{name}'; fields: {known}")
         return self._fields[name]
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._fields]
+
     def __getitem__(self, item: int | slice | Tensor) -> "Instances":
         """Select objects by an index, a slice, a boolean mask or a tensor of indices.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detlite import HEAD_REGISTRY, Head, ShapeSpec
 from detlite.modeling.layers import by_anchor, init_prior, make_norm
-from detlite.ranges import NonNegativeInt
+from detlite.ranges import Layers
 
 
 class SepBNSubnet(nn.Module):
@@ -69,7 +69,7 @@ class SepBNHead(Head):
         input_shape: Mapping[str, ShapeSpec],
         num_anchors: int,
         num_classes: int,
-        num_convs: NonNegativeInt = 4,
+        num_convs: Layers = 4,
         separable: bool = False,
         norm: Literal["BN", "SyncBN"] = "BN",
         prior_prob: Annotated[float, Meta(gt=0, lt=1)] = 0.01,

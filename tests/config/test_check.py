@@ -110,11 +110,11 @@ def test_blocks_within_blocks_are_checked(checked):
         ("data: {train: [Shapes]}", "data.train.0 must be a block that names the dataset"),
         (
             "data: {train: [{name: Shapes, num_images: 3, image_size: [3]}]}",
-            "dataset 'Shapes' key 'image_size' must be a list of 2: an integer >= 1, an integer",
+            "dataset 'Shapes' key 'image_size' must be a list of 2: an integer >= 1 and <= 100000",
         ),
         (
             "data: {train_transforms: [{name: ResizeShortestEdge, min_size: [640, x]}]}",
-            "'min_size' must be an integer >= 1 or a list (each entry an integer >= 1), got",
+            "'min_size' must be an integer >= 1 and <= 100000 or a list (each entry an integer",
         ),
         ("data: {train: [{name: Shapes}]}", "dataset 'Shapes' needs 'num_images': an integer >= 1"),
         (

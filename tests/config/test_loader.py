@@ -70,7 +70,7 @@ def test_a_block_with_another_name_replaces_that_of_the_base(write):
         ("\n_base_: [x.yaml]", r"x\.yaml:2: `_base_` goes round in a circle: .*x\.yaml -> .*x\.ya"),
         ("_base_: {a: b}", r"x\.yaml: `_base_` must be a path or a list of paths, got \{'a'"),
         ("_base_:", r"`_base_` must be a path or a list of paths, got None"),
-        ("_base_: .", r"x\.yaml:1: cannot read .*: .*Is a directory"),
+        ("_base_: .", r"x\.yaml:1: .* is a folder, not a file"),
         ("imports: a.py", r"x\.yaml:1: `imports` must be a list .* got 'a\.py'"),
         ("imports: [3]", r"x\.yaml:1: `imports` must be a list .* got \[3\]"),
         (

@@ -145,3 +145,7 @@ def test_instances_without_fields_are_empty():
     empty = Instances((4, 4))
     assert len(empty) == 0
     assert len(empty[torch.zeros(0, dtype=torch.bool)]) == 0
+
+
+def test_the_fields_are_listed_for_completion(instances):
+    assert {"pred_boxes", "scores", "image_size", "to"} <= set(dir(instances))

@@ -8,7 +8,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from ...errors import DataError
-from ...ranges import Fraction, NonNegativeInt, PositiveInt
+from ...ranges import BatchSize, Fraction, NonNegativeInt, Pixels, PositiveLayers
 from ..detection_dataset import DetectionDataset
 from ..registries import DATASET_REGISTRY
 from .shape_drawing import CLASS_NAMES, Layout, draw_image, place_shapes
@@ -36,11 +36,11 @@ class Shapes(DetectionDataset):
     def __init__(
         self,
         *,
-        num_images: PositiveInt,
+        num_images: BatchSize,
         seed: NonNegativeInt = 0,
-        image_size: tuple[PositiveInt, PositiveInt] = (128, 128),
+        image_size: tuple[Pixels, Pixels] = (128, 128),
         num_classes: Annotated[int, Meta(ge=1, le=len(CLASS_NAMES))] = 3,
-        max_objects: PositiveInt = 6,
+        max_objects: PositiveLayers = 6,
         size_range: tuple[Fraction, Fraction] = (0.12, 0.6),
         max_cover: Fraction = 0.2,
         empty_fraction: Fraction = 0.025,

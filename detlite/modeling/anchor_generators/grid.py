@@ -7,7 +7,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from ...ranges import PositiveFloat, PositiveInt
+from ...ranges import PositiveFloat, PositiveLayers, Size
 from ..interfaces import AnchorGenerator
 from ..registries import ANCHOR_GENERATOR_REGISTRY
 
@@ -37,9 +37,9 @@ class GridAnchorGenerator(AnchorGenerator):
         self,
         *,
         strides: Sequence[int],
-        base_size: PositiveFloat = 4.0,
-        scales_per_octave: PositiveInt = 3,
-        sizes: list[list[PositiveFloat]] | None = None,
+        base_size: Size = 4.0,
+        scales_per_octave: PositiveLayers = 3,
+        sizes: list[list[Size]] | None = None,
         aspect_ratios: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1)] = (0.5, 1.0, 2.0),
         offset: Annotated[float, Meta(ge=0, lt=1)] = 0.0,
         order: Literal["size_major", "ratio_major"] = "size_major",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 from torch import Tensor, nn
 
-from ...ranges import NonNegativeFloat, PositiveInt
+from ...ranges import Channels, NonNegativeFloat
 from ...structures import ShapeSpec
 from ..interfaces import Backbone
 from ..layers import FrozenBatchNorm2d
@@ -58,8 +58,8 @@ class ResNet(Backbone):
         norm: Literal["BN", "FrozenBN", "SyncBN", "GN"] = "FrozenBN",
         freeze_at: Literal[0, 1, 2, 3, 4, 5] = 2,
         stride_in_1x1: bool = False,
-        groups: PositiveInt = 1,
-        width_per_group: PositiveInt = 64,
+        groups: Channels = 1,
+        width_per_group: Channels = 64,
         out_features: Annotated[
             tuple[Literal["res2", "res3", "res4", "res5"], ...], Meta(min_length=1)
         ] = ("res3", "res4", "res5"),

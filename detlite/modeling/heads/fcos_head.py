@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from ...ranges import NonNegativeInt
+from ...ranges import Layers
 from ...structures import ShapeSpec
 from ..layers import NormName, by_anchor
 from ..registries import HEAD_REGISTRY
@@ -38,7 +38,7 @@ class FCOSHead(RetinaNetHead):
         input_shape: Mapping[str, ShapeSpec],
         num_anchors: int,
         num_classes: int,
-        num_convs: NonNegativeInt = 4,
+        num_convs: Layers = 4,
         norm: NormName = "GN",
         prior_prob: Annotated[float, Meta(gt=0, lt=1)] = 0.01,
         level_scales: bool = False,

@@ -7,7 +7,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from ...ranges import NonNegativeInt
+from ...ranges import Layers
 from ...structures import ShapeSpec
 from ..interfaces import Head
 from ..layers import ConvNorm, NormName, by_anchor, init_prior
@@ -36,7 +36,7 @@ class RetinaNetHead(Head):
         input_shape: Mapping[str, ShapeSpec],
         num_anchors: int,
         num_classes: int,
-        num_convs: NonNegativeInt = 4,
+        num_convs: Layers = 4,
         norm: NormName = "",
         prior_prob: Annotated[float, Meta(gt=0, lt=1)] = 0.01,
         level_scales: bool = False,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn, ones
 
-from ...ranges import PositiveInt
+from ...ranges import Channels, PositiveLayers
 from ...structures import ShapeSpec
 from ..interfaces import Neck
 from ..layers import ConvNorm, init_xavier
@@ -47,9 +47,9 @@ class BiFPN(Neck):
         self,
         *,
         input_shape: Mapping[str, ShapeSpec],
-        out_channels: PositiveInt = 64,
-        num_layers: PositiveInt = 3,
-        num_levels: Annotated[int, Meta(ge=2)] = 5,
+        out_channels: Channels = 64,
+        num_layers: PositiveLayers = 3,
+        num_levels: Annotated[int, Meta(ge=2, le=20)] = 5,
         fusion: FusionName = "fast",
         norm: BiFPNNorm = "BN",
     ) -> None:

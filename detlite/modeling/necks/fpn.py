@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ranges import PositiveInt
+from ...ranges import Channels
 from ...registry import Block, block_arguments
 from ...structures import ShapeSpec
 from ..interfaces import ExtraLevels, Neck
@@ -33,7 +33,7 @@ class FPN(Neck):
         self,
         *,
         input_shape: Mapping[str, ShapeSpec],
-        out_channels: PositiveInt = OUT_CHANNELS,
+        out_channels: Channels = OUT_CHANNELS,
         norm: NormName = "",
         extra_levels: ExtraLevels | None = None,
         init: InitName = "caffe2",

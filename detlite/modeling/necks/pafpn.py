@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ...ranges import PositiveInt
+from ...ranges import Channels
 from ...structures import ShapeSpec
 from ..interfaces import ExtraLevels
 from ..layers import ConvNorm, InitName, NormName, init_xavier
@@ -37,7 +37,7 @@ class PAFPN(FPN):
         self,
         *,
         input_shape: Mapping[str, ShapeSpec],
-        out_channels: PositiveInt = OUT_CHANNELS,
+        out_channels: Channels = OUT_CHANNELS,
         norm: NormName = "",
         extra_levels: ExtraLevels | None = None,
         init: InitName = "caffe2",
