@@ -222,7 +222,9 @@ class TestSection(Section):
         eval_period: Iterations between evaluations; 0 evaluates at the end only.
         evaluators: What is computed on each test data set.
         precision: Of the forward pass.
-        batch_size: Images at a time.
+        batch_size: Images at a time. Images that are padded to different sizes are run one size
+            after the other, so that results do not depend on it (but with the model's
+            ``independent_images: false``).
     """
 
     __test__ = False  # not a test, for pytest

@@ -46,7 +46,8 @@ class Predictor:
         class_names: Of the model, for weights that do not say them; of 80 or 91 classes they are
             taken to be COCO's.
         device: "auto" takes a GPU if there is one.
-        batch_size: Images at a time.
+        batch_size: Images at a time, which does not change what is found (but with the model's
+            ``independent_images: false``).
         trust_imports: Run the Python files that the checkpoint's config imports, for a model with
             components of a project.
 

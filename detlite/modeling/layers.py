@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..structures import current_extents
 from .sync_batch_norm import SyncBatchNorm
 
 NormName = Literal["", "BN", "FrozenBN", "SyncBN", "GN"]
@@ -60,6 +61,41 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, of which the padding of a batch has no part.
+
+    Statistics are those of the cells that belong to the image (``image_extents``); the others
+    become 0, which is what convolutions see beyond the border of an image alone. Outside of
+    ``image_extents`` it is PyTorch's bit by bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (N, C, H, W)."""
+        extents = current_extents()
+        mask = None if extents is None else extents.mask(x)
+        if mask is None:
+            # What nn.GroupNorm calls, after it has refused one image with one value a group, which
+            # comes out as the bias.
+            return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        # float32 at least, also under autocast.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mask = mask.to(wide.dtype)
+        count = mask.sum(dim=(2, 3)) * (self.num_channels // self.num_groups)
+        mean = self._over_groups((wide * mask).sum(dim=(2, 3)), count)
+        centered = (wide - mean) * mask
+        var = self._over_groups(centered.square().sum(dim=(2, 3)), count)
+        scale = (var + self.eps).rsqrt()
+        if not self.affine:
+            return (centered * scale).to(x.dtype)
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        return torch.addcmul(bias * mask, centered, scale * weight).to(x.dtype)
+
+    def _over_groups(self, sums: Tensor, count: Tensor) -> Tensor:
+        """Sums (N, C) over cells, of ``count`` (N, 1) values a group, to means (N, C, 1, 1)."""
+        means = sums.unflatten(1, (self.num_groups, -1)).sum(dim=2) / count
+        return means.repeat_interleave(self.num_channels // self.num_groups, dim=1)[..., None, None]
+
+
 def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module | None:
     """The normalization layer of a name, ``eps`` added to its variance; None for "".
 
@@ -69,7 +105,7 @@ def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module | N
         "BN": nn.BatchNorm2d,
         "FrozenBN": FrozenBatchNorm2d,
         "SyncBN": SyncBatchNorm,
-        "GN": lambda num, eps: nn.GroupNorm(math.gcd(32, num), num, eps),
+        "GN": lambda num, eps: GroupNorm(math.gcd(32, num), num, eps),
     }
     if name and name not in makers:
         raise ValueError(f"norm must be '' or one of {', '.join(makers)}, got '{name}'")

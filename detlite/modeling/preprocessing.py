@@ -1,8 +1,8 @@
 """From images of several sizes to the network's input."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -88,3 +88,28 @@ def pad_to_canvas(
             "contract (detlite.modeling.interfaces.Preprocessor)"
         )
     return batch
+
+
+def run_by_size(
+    preprocessor: Preprocessor,
+    batch: Sequence[Mapping[str, Any]],
+    run: Callable[[list[Mapping[str, Any]]], Sequence[Any]],
+) -> list[Any]:
+    """Run a batch so that no image is padded more than it would be alone.
+
+    Args:
+        preprocessor: Whose ``padded_size`` says how far an image is padded.
+        batch: One dict an image, with "image" (3, h, w).
+        run: Takes images that are padded to one size, and gives a result for each.
+
+    Returns:
+        The results in the order of the batch.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, sample in enumerate(batch):
+        height, width = sample["image"].shape[-2:]
+        groups.setdefault(preprocessor.padded_size((height, width)), []).append(i)
+    results: dict[int, Any] = {}
+    for group in groups.values():
+        results.update(zip(group, run([batch[i] for i in group]), strict=True))
+    return [results[i] for i in range(len(batch))]

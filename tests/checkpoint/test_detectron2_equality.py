@@ -62,6 +62,7 @@ def load_recipe(weights, *overrides, size=320):
         f"data.test=[{{name: CocoDetection, json: {ANNOTATIONS}, images: {IMAGES}}}]",
         f"data.test_transforms.0.min_size={size}",
         "device=cpu",
+        "model.independent_images=false",  # the padding of a batch is there too
     ]
     return load_config(RECIPE, [*changes, *overrides])
 

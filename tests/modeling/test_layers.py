@@ -6,12 +6,14 @@ from torch import nn
 from detlite.modeling.layers import (
     ConvNorm,
     FrozenBatchNorm2d,
+    GroupNorm,
     by_anchor,
     init_prior,
     init_xavier,
     make_norm,
 )
 from detlite.modeling.sync_batch_norm import SyncBatchNorm
+from detlite.structures import ImageExtents, image_extents
 
 
 def draw_norm(norm):
@@ -62,7 +64,7 @@ def test_freezing_keeps_what_a_batch_norm_computes(kind):
         ("BN", nn.BatchNorm2d),
         ("SyncBN", SyncBatchNorm),
         ("FrozenBN", FrozenBatchNorm2d),
-        ("GN", nn.GroupNorm),
+        ("GN", GroupNorm),
     ],
 )
 def test_norms_are_made_by_name(name, kind):
@@ -86,6 +88,89 @@ def test_every_norm_takes_its_eps(name, eps):
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (32, 32), (48, 16), (7, 1)])
 def test_the_groups_of_a_group_norm_divide_the_channels(channels, groups):
     assert make_norm("GN", channels).num_groups == groups
+
+
+SIZES = [(32, 24), (16, 32), (32, 32)]  # in pixels; cells are 4 x 4 of them
+
+
+def padded_maps(dtype=torch.float32, channels=8):
+    """Maps (3, channels, 8, 8) of images of SIZES, with large values on the padding."""
+    generator = torch.Generator().manual_seed(0)
+    maps = 100 * torch.randn(3, channels, 8, 8, generator=generator, dtype=dtype)
+    for i, x in enumerate(images_of(maps)):
+        x.copy_(3 + torch.randn(x.shape, generator=generator, dtype=dtype) * (i + 1))
+    return maps
+
+
+def images_of(maps):
+    """The part of each map that belongs to the image, (1, C, h, w)."""
+    return [x[None, :, : h // 4, : w // 4] for x, (h, w) in zip(maps, SIZES, strict=True)]
+
+
+def draw_group_norm(dtype=torch.float32, groups=2, channels=8, affine=True):
+    norm = GroupNorm(groups, channels, affine=affine).to(dtype)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return norm
+
+
+extents = ImageExtents(torch.tensor(SIZES), (32, 32))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_group_norm_gives_an_image_in_a_batch_what_it_gives_it_alone(affine, layout):
+    norm, maps = draw_group_norm(affine=affine), padded_maps()
+    peer = nn.GroupNorm(2, 8, affine=affine)
+    peer.load_state_dict(norm.state_dict())
+    with torch.no_grad(), image_extents(extents):
+        found = norm(maps.contiguous(memory_format=layout))
+    for ours, x in zip(images_of(found), images_of(maps), strict=True):
+        torch.testing.assert_close(ours, peer(x), rtol=1e-5, atol=1e-5)
+        ours.zero_()
+    assert not found.any()  # the padding
+
+
+def test_a_group_norm_of_images_without_padding_has_pytorchs_bits():
+    norm, maps = draw_group_norm(), padded_maps()
+    peer = nn.GroupNorm(2, 8)
+    peer.load_state_dict(norm.state_dict(), strict=True)
+    assert torch.equal(norm(maps), peer(maps))
+    with image_extents(extents):
+        # Not of this batch.
+        assert torch.equal(norm(maps[:2]), peer(maps[:2]))
+        assert torch.equal(norm(maps[..., :7]), peer(maps[..., :7]))
+
+
+def test_a_level_of_one_cell_is_no_other_in_a_single_image():
+    norm = draw_group_norm(groups=8)
+    with torch.no_grad():
+        found = norm(torch.randn(1, 8, 1, 1))
+    # The eps lets rounding errors through, 316 times as large.
+    torch.testing.assert_close(found.flatten(), norm.bias.detach(), rtol=0, atol=1e-4)
+
+
+def test_gradients_of_a_group_norm_that_sees_no_padding_are_right():
+    norm, maps = draw_group_norm(torch.float64), padded_maps(torch.float64).requires_grad_()
+
+    def run(x, weight, bias):
+        with image_extents(extents):
+            return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, x)
+
+    assert torch.autograd.gradcheck(run, (maps, norm.weight, norm.bias), fast_mode=True)
+    gradient = torch.autograd.grad(run(maps, norm.weight, norm.bias).square().sum(), maps)[0]
+    images_of(gradient)[0].zero_()
+    assert not gradient[0].any()  # the padding
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_group_norm_that_sees_no_padding_computes_in_float32(dtype):
+    norm, maps = draw_group_norm(), padded_maps().to(dtype)
+    with image_extents(extents):
+        found, exact = norm(maps), norm(maps.float())
+    assert found.dtype == dtype
+    assert torch.equal(found, exact.to(dtype))
 
 
 @pytest.mark.parametrize("norm", ["", "BN", "GN"])

@@ -12,6 +12,8 @@ LEAST_BETA = 1e-5
 # Anchors are float32; sizes that agree closer than this are the same.
 SAME_SIZE = 1e-8
 
+_NORMS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.RETINANET.NORM")
+
 
 def model_section(s: Settings) -> dict[str, Any]:
     """The meta-arch's block."""
@@ -32,6 +34,9 @@ def model_section(s: Settings) -> dict[str, Any]:
         "cls_loss": _cls_loss(s),
         "box_loss": _box_loss(s),
         "loss_normalizer": {"name": "MovingAverageNormalizer", "momentum": 0.9, "initial": 100},
+        # There padding counts as image, which only a GroupNorm in training makes a difference of:
+        # it tests images one by one.
+        **({"independent_images": False} if _has_group_norms(s) else {}),
         "preprocessor": _preprocessor(s, pyramid),
         "postprocessor": {
             "name": "NMSPostprocessor",
@@ -47,8 +52,11 @@ def model_section(s: Settings) -> dict[str, Any]:
 
 def has_trained_norms(s: Settings) -> bool:
     """Whether any normalization has a scale and a shift that are trained."""
-    keys = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.RETINANET.NORM")
-    return any(s.get(key) not in (None, "", "FrozenBN") for key in keys)
+    return any(s.get(key) not in (None, "", "FrozenBN") for key in _NORMS)
+
+
+def _has_group_norms(s: Settings) -> bool:
+    return any(s.get(key) == "GN" for key in _NORMS)
 
 
 def _anchor_generator(s: Settings, strides: list[int]) -> dict[str, Any]:

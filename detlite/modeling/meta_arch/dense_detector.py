@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...registry import Block, Registry
-from ...structures import BatchShare, Instances
+from ...structures import BatchShare, ImageExtents, ImageList, Instances, image_extents
 from ..interfaces import (
     AnchorGenerator,
     Backbone,
@@ -25,7 +25,7 @@ from ..interfaces import (
 )
 from ..matcher import match_within_images
 from ..postprocessing import detected_instances, joint_logits
-from ..preprocessing import ImageNormalizer, pad_to_canvas
+from ..preprocessing import ImageNormalizer, pad_to_canvas, run_by_size
 from ..registries import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -73,6 +73,10 @@ class DenseDetector(MetaArch):
         postprocessor: Turns predictions into detections.
         ignore_padding: Let anchors learn nothing, and match nothing, whose centre lies beyond
             their image's own size, rounded up to what the preprocessor pads to (mmdetection).
+        independent_images: Keep the padding of a batch from an image's results. Evaluation runs
+            images of one padded size together; in training ``GroupNorm`` takes its statistics
+            over the image, likewise rounded up. False is the function of other frameworks, where
+            an image's detections change with the images beside it.
     """
 
     default_parts: ClassVar[Mapping[str, Callable[[], Any]]] = {}
@@ -95,6 +99,7 @@ class DenseDetector(MetaArch):
         preprocessor: Preprocessor | None = None,
         postprocessor: Postprocessor | None = None,
         ignore_padding: bool = False,
+        independent_images: bool = True,
     ) -> None:
         super().__init__()
         make = self.default_parts
@@ -112,6 +117,7 @@ class DenseDetector(MetaArch):
         self.preprocessor = preprocessor or ImageNormalizer()
         self.postprocessor: Postprocessor = postprocessor or make["postprocessor"]()
         self.ignore_padding = ignore_padding
+        self.independent_images = independent_images
         self._check_parts()
 
     @classmethod
@@ -141,8 +147,9 @@ class DenseDetector(MetaArch):
             for key, registry in _OPTIONAL.items()
             if block.get(key) is not None
         }
-        if block.get("ignore_padding") is not None:
-            parts["ignore_padding"] = block.ignore_padding
+        for key in ("ignore_padding", "independent_images"):
+            if block.get(key) is not None:
+                parts[key] = block[key]
         return cls(
             backbone=backbone,
             neck=neck,
@@ -161,13 +168,19 @@ class DenseDetector(MetaArch):
         Evaluation gives each image's "instances": pred_boxes (D, 4), scores (D,) and
         pred_classes (D,) by falling score, in pixels of the image's "height" and "width".
         """
+        if self.independent_images and not self.training:
+            return run_by_size(self.preprocessor, batch, self._run)
+        return self._run(batch, share)
+
+    def _run(self, batch: Sequence[Mapping[str, Any]], share: BatchShare | None = None) -> Any:
+        """Run images that are padded to one size."""
         tensors = [sample["image"] for sample in batch]
         if share is None:
             images = self.preprocessor(tensors)
         else:
             images = pad_to_canvas(self.preprocessor, tensors, share.canvas)
         size = (images.tensor.shape[-2], images.tensor.shape[-1])
-        predictions = self.predict(images.tensor)
+        predictions = self.predict(images.tensor, self._sizes_within(images))
         if share is not None:
             self._check_levels(predictions.grid_sizes, size)
         anchors = self.anchor_generator(predictions.grid_sizes, size)
@@ -200,10 +213,18 @@ class DenseDetector(MetaArch):
         weights: Tensor = self.loss_normalizer(counts)
         return weights
 
-    def predict(self, images: Tensor) -> DensePredictions:
-        """The dense part: images (N, 3, H, W), normalized and padded, to what the head says."""
-        features = list(self.neck(self.backbone(images)).values())
-        logits, deltas, *further = self.head(features)
+    def predict(self, images: Tensor, sizes: Tensor | None = None) -> DensePredictions:
+        """The dense part: images to what the head says.
+
+        Args:
+            images: (N, 3, H, W), normalized and padded.
+            sizes: (N, 2) height and width of each image, which ``GroupNorm`` keeps to; None: there
+                is no padding, or it counts as image.
+        """
+        canvas = (images.shape[-2], images.shape[-1])
+        with image_extents(None if sizes is None else ImageExtents(sizes, canvas)):
+            features = list(self.neck(self.backbone(images)).values())
+            logits, deltas, *further = self.head(features)
         if deltas.shape[-1] != self.box_coder.code_size:
             raise UserError(
                 f"head {type(self.head).__name__} predicts {deltas.shape[-1]} numbers for a box, "
@@ -251,6 +272,17 @@ class DenseDetector(MetaArch):
         )
         losses = {f"loss_{name}": (value * weights).sum() for name, value in sums.items()}
         return {**losses, "num_positives": num_positives.sum()}
+
+    def _sizes_within(self, images: ImageList) -> Tensor | None:
+        """What ``predict`` must know of a batch; None where no image has padding of the batch's."""
+        sizes = [self.preprocessor.padded_size(size) for size in images.image_sizes]
+        canvas = (images.tensor.shape[-2], images.tensor.shape[-1])
+        if not self.independent_images or all(size == canvas for size in sizes):
+            return None
+        device = images.tensor.device
+        # From pinned memory, so that nothing waits for the device.
+        tensor = torch.tensor(sizes, pin_memory=device.type == "cuda")
+        return tensor.to(device, non_blocking=True)
 
     def _match(
         self,

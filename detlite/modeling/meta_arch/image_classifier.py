@@ -12,7 +12,7 @@ from ...registry import Block
 from ...structures import BatchShare
 from ..interfaces import Backbone, ImageClassificationLoss, MetaArch, Preprocessor
 from ..losses import CrossEntropyLoss
-from ..preprocessing import ImageNormalizer, pad_to_canvas
+from ..preprocessing import ImageNormalizer, pad_to_canvas, run_by_size
 from ..registries import (
     BACKBONE_REGISTRY,
     LOSS_REGISTRY,
@@ -76,18 +76,12 @@ class ImageClassifier(MetaArch):
 
         Training reads "gt_class" () int64 or "gt_probs" (K,) of each image, and gives ``loss_cls``
         and ``accuracy``, the share of images whose likeliest class is the target's. Evaluation
-        gives each image's "scores", (K,) probabilities in float32.
+        gives each image's "scores", (K,) probabilities in float32, which do not depend on the
+        images beside it.
         """
-        tensors = [sample["image"] for sample in batch]
-        if share is None:
-            images = self.preprocessor(tensors)
-        else:
-            images = pad_to_canvas(self.preprocessor, tensors, share.canvas)
-        logits = self.predict(images.tensor)
-        # float32 at least, also under autocast.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.training:
-            return [{"scores": scores.float()} for scores in self.loss.probabilities(logits)]
+            return run_by_size(self.preprocessor, batch, self._scores)
+        logits = self._logits(batch, share)
         targets = self._targets(batch, logits)
         if share is None:
             weights = self.loss_weights(torch.ones(len(batch), device=logits.device))
@@ -104,6 +98,22 @@ class ImageClassifier(MetaArch):
         features = self.backbone(images)[self.feature]
         logits: Tensor = self.head(self.dropout(torch.flatten(self.pool(features), 1)))
         return logits
+
+    def _scores(self, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+        probabilities = self.loss.probabilities(self._logits(batch))
+        return [{"scores": scores.float()} for scores in probabilities]
+
+    def _logits(
+        self, batch: Sequence[Mapping[str, Any]], share: BatchShare | None = None
+    ) -> Tensor:
+        tensors = [sample["image"] for sample in batch]
+        if share is None:
+            images = self.preprocessor(tensors)
+        else:
+            images = pad_to_canvas(self.preprocessor, tensors, share.canvas)
+        logits = self.predict(images.tensor)
+        # float32 at least, also under autocast.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _targets(self, batch: Sequence[Mapping[str, Any]], logits: Tensor) -> Tensor:
         """Probabilities (N, K) of the classes."""

@@ -258,6 +258,13 @@ def test_a_translation_can_be_built(convert, changes):
     build_model(parse_config(convert(changes).text, "ours"), ["a", "b"])
 
 
+@pytest.mark.parametrize("part", ["RESNETS", "FPN", "RETINANET"])
+@pytest.mark.parametrize(("norm", "independent"), [("FrozenBN", True), ("GN", False)])
+def test_padding_counts_as_image_where_group_norms_are_trained(convert, part, norm, independent):
+    text = convert({f"MODEL.{part}.NORM": norm}).text
+    assert parse_config(text, "ours").model.independent_images is independent
+
+
 def test_lines_are_short_and_blocks_stand_in_one(convert):
     lines = convert({**RANGE, "INPUT.MIN_SIZE_TRAIN": [400, 800]}).text.splitlines()
     assert max(len(line) for line in lines) <= 120

@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from detlite.modeling.backbones import ResNet
-from detlite.modeling.layers import FrozenBatchNorm2d
+from detlite.modeling.layers import FrozenBatchNorm2d, GroupNorm
 from detlite.modeling.sync_batch_norm import SyncBatchNorm
 from detlite.structures import ShapeSpec
 
@@ -101,7 +101,7 @@ def test_freezing_stops_training_of_the_first_stages_only(freeze_at, norm):
         trained = {
             "BN": nn.BatchNorm2d,
             "SyncBN": SyncBatchNorm,
-            "GN": nn.GroupNorm,
+            "GN": GroupNorm,
             "FrozenBN": FrozenBatchNorm2d,
         }
         assert norms == {

@@ -76,7 +76,7 @@ def test_what_is_detected_lies_within_the_image(path):
         results = model([{**sample, "height": 50, "width": 40} for sample in draw_batch()])
     for result in results:
         found = result["instances"]
-        assert len(found) > 8
+        assert len(found) > 2
         assert found.image_size == (50, 40)
         assert (found.pred_boxes >= 0).all()
         assert (found.pred_boxes <= torch.tensor([40, 50, 40, 50])).all()

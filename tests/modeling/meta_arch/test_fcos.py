@@ -28,6 +28,7 @@ def fcos_block(**changes):
             cell_spacing="image",
         ),
         head=Block(name="FCOSHead"),
+        independent_images=False,
         **changes,
     )
 

@@ -32,7 +32,8 @@ def draw_batch(sizes=((40, 36), (33, 50))):
 
 
 def expected_logits(model, batch):
-    images = torch.zeros(len(batch), 3, 40, 50)
+    sizes = [sample["image"].shape[1:] for sample in batch]
+    images = torch.zeros(len(batch), 3, *(max(side) for side in zip(*sizes, strict=True)))
     for slot, sample in zip(images, batch, strict=True):
         _, h, w = sample["image"].shape
         pixels = sample["image"] / 255
@@ -41,12 +42,12 @@ def expected_logits(model, batch):
     return F.linear(features.mean(dim=(2, 3)), model.head.weight, model.head.bias)
 
 
-def test_it_is_the_mean_of_the_last_map_and_a_linear_layer():
+def test_it_is_the_mean_of_the_last_map_of_an_image_alone_and_a_linear_layer():
     model, batch = build().eval(), draw_batch()
     assert model.class_names == NAMES
     with torch.no_grad():
         found = model(batch)
-        expected = expected_logits(model, batch).softmax(dim=1)
+        expected = torch.cat([expected_logits(model, [x]) for x in batch]).softmax(dim=1)
     assert [list(output) for output in found] == [["scores"]] * 2
     torch.testing.assert_close(torch.stack([o["scores"] for o in found]), expected)
 

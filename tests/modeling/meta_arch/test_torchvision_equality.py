@@ -67,6 +67,7 @@ def model_block(norm, freeze_at, p6_source, head_norm, box_loss):
         head=Block(name="RetinaNetHead", norm=head_norm),
         box_loss=Block(name=box_loss),
         loss_normalizer=Block(name="PerImageNormalizer"),
+        independent_images=False,
         postprocessor=Block(name="NMSPostprocessor", max_detections=300),
     )
 
