@@ -8,6 +8,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -80,6 +81,13 @@ T round_down(double threshold) {
   T rounded = static_cast<T>(threshold);
   if (rounded > threshold) rounded = std::nextafter(rounded, -std::numeric_limits<T>::infinity());
   return rounded;
+}
+
+// An exponent as a T, infinity as the largest finite number: infinity times 0 would be a NaN.
+template <typename T>
+T finite_exponent(double exponent) {
+  return static_cast<T>(
+      std::min(exponent, static_cast<double>(std::numeric_limits<T>::max())));
 }
 
 // The rows of a contiguous tensor (..., 4).

@@ -222,7 +222,7 @@ Tensor sigmoid_focal_loss_cpu(
   return dispatch_logits(values, [&](auto zero) {
     using T = typename Predictions<decltype(zero)>::T;
     const Predictions<decltype(zero)> predictions(values, rows, alpha, 1);
-    const Exponent exponent(gamma);
+    const Exponent exponent(finite_exponent<T>(gamma));
     std::vector<double> sums(predictions.num_blocks(), 0.0);
     torch::stable::parallel_for(0, predictions.num_blocks(), 1, [&](int64_t begin, int64_t end) {
       Tile<T> tile;
@@ -252,15 +252,17 @@ Tensor sigmoid_focal_loss_backward_cpu(
   Tensor gradient = torch::stable::new_empty(values, values.sizes());
   dispatch_logits(values, [&](auto zero) {
     using Value = decltype(zero);
+    using T = typename Predictions<Value>::T;
     const Predictions<Value> predictions(values, rows, alpha, factor);
-    const Exponent exponent(gamma);
+    const double power = finite_exponent<T>(gamma);
+    const Exponent exponent(power);
     auto* out = static_cast<Value*>(gradient.mutable_data_ptr());
     torch::stable::parallel_for(0, predictions.num_blocks(), 1, [&](int64_t begin, int64_t end) {
-      Tile<typename Predictions<Value>::T> tile;
+      Tile<T> tile;
       for (int64_t block = begin; block < end; ++block) {
         predictions.in_tiles(block, [&](int64_t first, int64_t last) {
           predictions.load(first, last, tile);
-          gradients_of_tile(tile, exponent, gamma);
+          gradients_of_tile(tile, exponent, power);
           predictions.store(first, last, tile, out);
         });
       }

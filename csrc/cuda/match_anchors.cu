@@ -116,9 +116,9 @@ std::tuple<Tensor, Tensor> match_anchors_cuda(
   check_boxes(anchors, "anchors");
   check_same_type(gt_boxes, anchors, "gt_boxes and anchors");
   STD_TORCH_CHECK(
-      offsets.dim() == 1 && offsets.size(0) > 0 && offsets.scalar_type() == ScalarType::Long &&
-          offsets.get_device_index() == anchors.get_device_index(),
-      "offsets must be int64 with one dimension and at least one entry, on the anchors' device");
+      offsets.dim() == 1 && offsets.size(0) > 0 && offsets.scalar_type() == ScalarType::Long,
+      "offsets must be int64 with one dimension and at least one entry");
+  check_same_device(offsets, anchors, "offsets and anchors");
   const OnDeviceOf device(anchors);
   const Tensor gt = widened(gt_boxes), places = widened(anchors);
   const Tensor bounds = torch::stable::contiguous(offsets);

@@ -29,15 +29,16 @@ struct Focal {
   Focal(double alpha, double gamma)
       : own_weight(static_cast<T>(alpha)),
         other_weight(static_cast<T>(1 - alpha)),
-        gamma(static_cast<T>(gamma)) {
+        gamma(finite_exponent<T>(gamma)) {
     STD_TORCH_CHECK(gamma >= 0, "gamma must be at least 0, got ", gamma);
   }
 
-  // To the power of gamma; without the general case where gamma is a usual one.
-  __device__ T fade(T p) const {
+  // p to the power of gamma; without the general case where gamma is a usual one. The logarithm
+  // tells apart what is close to 1, where p itself rounds to it.
+  __device__ T fade(T p, T log_p) const {
     if (gamma == T(2)) return p * p;
     if (gamma == T(0)) return T(1);
-    return gamma == T(1) ? p : std::pow(p, gamma);
+    return gamma == T(1) ? p : std::exp(gamma * log_p);
   }
 };
 
@@ -54,8 +55,10 @@ struct Entry {
     const T reciprocal = T(1) / (T(1) + e);
     p = z >= 0 ? reciprocal : e * reciprocal;
     rest = z >= 0 ? e * reciprocal : reciprocal;
-    entropy = (z > 0 ? z : T(0)) + std::log1p(e);
-    weight = (own ? focal.own_weight : focal.other_weight) * focal.fade(p);
+    const T tail = std::log1p(e);
+    entropy = (z > 0 ? z : T(0)) + tail;
+    const T faded = focal.fade(p, (z < 0 ? z : T(0)) - tail);
+    weight = (own ? focal.own_weight : focal.other_weight) * faded;
   }
 
   __device__ T loss() const { return weight * entropy; }
@@ -180,9 +183,6 @@ struct Arguments {
         size(logits.numel()) {
     STD_TORCH_CHECK(logits.dim() == 2, "logits must have 2 dimensions, got ", logits.dim());
     check_rows(classes, "classes", logits);
-    STD_TORCH_CHECK(
-        logits.get_device_index() == classes.get_device_index(),
-        "logits and classes must be on one device");
   }
 
   template <typename Stored>
@@ -231,6 +231,7 @@ Tensor sigmoid_focal_loss_backward_cuda(
   const OnDeviceOf device(logits);
   const Arguments arguments(logits, classes);
   STD_TORCH_CHECK(grad.numel() == 1, "grad must have one entry, got ", grad.numel());
+  check_same_device(grad, logits, "grad and logits");
   Tensor slopes = torch::stable::empty_like(arguments.logits);
   dispatch_stored(logits, "logits", [&](auto zero) {
     using Stored = decltype(zero);

@@ -14,6 +14,7 @@ from ..utils.distributed import rank
 from .batch_transforms import BrokenBatch
 from .image_dataset import ImageDataset
 from .mapper import BrokenSample, LostImage, Samples, TrainingData
+from .transfer import Collate, describe_limit
 from .worker import SampleAtHand, SampleTable, init_worker
 from .worker_count import usable_workers
 from .worker_faults import Fault, WorkerFaults
@@ -89,7 +90,7 @@ class Loader:
             data,
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=usable_workers(num_workers),
-            collate_fn=mixer or _as_list,
+            collate_fn=Collate(mixer),
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own, so that starting workers draws nothing from the run's random numbers.
@@ -152,14 +153,21 @@ class Loader:
             except WorkerFaults as error:
                 if run is not None:
                     run.close(grace=0.0)
+                if error.limit:
+                    raise DataError(error.limit) from error
                 recovery.settle(error.faults, due)
             finally:
                 if run is not None:
                     run.close()
 
     def _start_workers(self) -> WorkerRun:
-        self.data.table = SampleTable(self.loader.num_workers)
-        run = WorkerRun(self.loader, self.data.table, self.sample_timeout)
+        try:
+            self.data.table = SampleTable(self.loader.num_workers)
+            run = WorkerRun(self.loader, self.data.table, self.sample_timeout)
+        except (OSError, RuntimeError) as error:
+            if message := describe_limit(error):
+                raise DataError(message) from error
+            raise
         self._runs.add(run)
         return run
 
@@ -242,7 +250,3 @@ class _Recovery:
             "Mend the image, take it out of the annotations, or train without it by "
             "data.lost_sample=skip; if memory ran out, " + _ADVICE
         )
-
-
-def _as_list(samples: Batch) -> Batch:
-    return samples

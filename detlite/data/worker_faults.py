@@ -31,11 +31,13 @@ class WorkerFaults(Exception):
 
     Args:
         faults: One a worker.
+        limit: The limit of the system that they met, with the remedy; "" if none is known.
     """
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], limit: str = "") -> None:
         super().__init__("; ".join(fault.what for fault in faults))
         self.faults = faults
+        self.limit = limit
 
 
 def describe_exit(code: int) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from .transfer import PackedBatch, describe_limit
 from .worker import SIGNALS_OF_A_RUN, SampleAtHand, SampleTable
 from .worker_faults import Fault, WorkerFaults, describe_exit, signal_name
 
@@ -108,8 +109,9 @@ class WorkerRun:
                 continue
             if isinstance(item, BaseException):
                 # A worker that dies while it sends breaks the connection first.
-                self._raise_dead(item, wait=1.0)
-                raise item
+                limit = describe_limit(item)
+                self._raise_dead(item, wait=0.0 if limit else 1.0)
+                raise WorkerFaults([], limit) if limit else item
             return item
         return _DONE
 
@@ -176,7 +178,8 @@ def _start(loader: DataLoader[Any]) -> tuple[Iterator[Any], list[BaseProcess]]:
         _kill(list(started))
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise WorkerFaults([Fault("worker_died", f"not started: {error}", None, None)]) from error
+        fault = Fault("worker_died", f"not started: {error}", None, None)
+        raise WorkerFaults([fault], describe_limit(error)) from error
     # torch has no public name for its workers; the children that have come are the same ones.
     workers = getattr(iterator, "_workers", None)
     if workers is None:
@@ -220,7 +223,8 @@ def _fetch(
         if closed.is_set():
             return
         try:
-            batches.put(next(iterator))
+            batch = next(iterator)
+            batches.put(batch.unpack() if isinstance(batch, PackedBatch) else batch)
         except StopIteration:
             batches.put(_DONE)
             return

@@ -21,6 +21,7 @@ class HookBase:
             hook.after_backward(trainer)
             ...                         # the optimizer's step
             hook.after_step(trainer)
+        hook.after_interruption(trainer)  # if it was stopped while it waited for a batch
         hook.after_train(trainer)       # if the run came to its end, also an early one
         hook.close(trainer)             # always
 
@@ -42,6 +43,9 @@ class HookBase:
 
     def after_step(self, trainer: Trainer) -> None:
         """After each step; ``trainer.metrics`` holds its losses."""
+
+    def after_interruption(self, trainer: Trainer) -> None:
+        """After a stop between two steps; ``trainer.iter`` is the last that was done."""
 
     def after_restore(self, trainer: Trainer) -> None:
         """After the run has gone back to an earlier iteration, now ``trainer.start_iter``."""

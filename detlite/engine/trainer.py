@@ -23,6 +23,10 @@ Batch = Sequence[Mapping[str, Any]]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class StopWaiting(BaseException):
+    """Ends the wait for a batch; no ``Exception``, so that nothing takes it for a broken image."""
+
+
 class Trainer:
     """Trains a model whose ``forward`` returns a dict of losses.
 
@@ -55,6 +59,7 @@ class Trainer:
         pictures: What hooks have drawn in this iteration for the writers, (H, W, 3) uint8 by name.
         results: What evaluation found last, by data set.
         results_iter: Iterations done when it did.
+        waits_for_data: Whether it is between two steps, and ``StopWaiting`` may end that.
         stop_reason: Why the run ends before ``max_iter``: "early", or "signal" to go on later.
         lr_factor: What going back to checkpoints has multiplied the learning rate by.
     """
@@ -103,6 +108,7 @@ class Trainer:
         self.results: dict[str, Any] = {}
         self.results_iter = -1
         self.stop_reason: Literal["early", "signal"] | None = None
+        self.waits_for_data = False
         self.lr_factor = 1.0
         self.checkpoint_requested = False
         self._batches: Iterator[Batch] | None = None
@@ -125,7 +131,11 @@ class Trainer:
             while iteration < self.max_iter and self.stop_reason is None:
                 self.iter = iteration
                 self._call("before_step")
-                self.run_step()
+                try:
+                    self.run_step()
+                except StopWaiting:
+                    self._stop_between_steps(iteration)
+                    break
                 if self._lower_lr is not None:
                     self._restore_last(self._lower_lr)
                     iteration = self.start_iter
@@ -148,7 +158,11 @@ class Trainer:
         """One batch: forward, backward, step."""
         assert self._batches is not None
         start = time.perf_counter()
-        self.batch = next(self._batches)
+        self.waits_for_data = True
+        try:
+            self.batch = next(self._batches)
+        finally:
+            self.waits_for_data = False
         data_time = time.perf_counter() - start
         self._begin_step()
         self.metrics = self._forward_backward()
@@ -167,6 +181,12 @@ class Trainer:
         # One step that is left out shall not make the averages of many NaN.
         metrics = self.metrics if self.skip_reason is None else {}
         self.buffer.put({**metrics, "data_time": data_time})
+
+    def _stop_between_steps(self, iteration: int) -> None:
+        self.request_stop("signal")
+        if iteration > self.start_iter:
+            self.iter = iteration - 1
+            self._call("after_interruption")
 
     @property
     def is_last_step(self) -> bool:

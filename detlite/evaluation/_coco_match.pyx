@@ -65,12 +65,15 @@ cdef int32_t best_object(
     const int32_t* candidates, const double* ious, int32_t n, double threshold,
     const uint8_t* counted, const uint8_t* crowd, const uint16_t* taken, uint16_t bit,
 ) noexcept nogil:
-    """The free object of greatest IoU, the last of equals; an ignored one if no other is there."""
+    """The free object of greatest IoU, the last of equals; an ignored one if no other is there.
+
+    Comparisons are pycocotools' own, which an IoU of NaN (areas that underflow: 0 / 0) passes.
+    """
     cdef int32_t i, g, best = -1
     cdef double least = threshold
     for i in range(n):
         g = candidates[i]
-        if counted[g * AREAS] and not taken[g * AREAS] & bit and ious[i] >= least:
+        if counted[g * AREAS] and not taken[g * AREAS] & bit and not ious[i] < least:
             least, best = ious[i], g
     if best >= 0:
         return best
@@ -78,7 +81,7 @@ cdef int32_t best_object(
         g = candidates[i]
         if counted[g * AREAS] or (taken[g * AREAS] & bit and not crowd[g]):
             continue  # a crowd is never used up
-        if ious[i] >= least:
+        if not ious[i] < least:
             least, best = ious[i], g
     return best
 
@@ -191,11 +194,14 @@ cdef void match_one(
     cdef int32_t g, t, a, best, n = 0
     cdef uint16_t bit
     cdef double iou
+    cdef bint is_nan = False
     cdef const uint8_t* counted
     cdef uint16_t* taken
     for g in range(num_objects):
         iou = box_iou(box, objects.boxes + 4 * (first + g), objects.crowd[first + g])
-        if iou >= thresholds[0]:  # the least one: what is below it is below all
+        is_nan = is_nan or iou != iou
+        # The least one: what is below it is below all, but nothing is less than NaN.
+        if is_nan or not iou < thresholds[0]:
             objects.candidates[n], objects.ious[n] = g, iou
             n += 1
     for a in range(AREAS if n else 0):

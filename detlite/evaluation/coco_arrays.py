@@ -76,7 +76,8 @@ def coco_arrays(
     gt_boxes, gt_areas, gt_images, gt_classes = _read(
         annotations, "annotation", "area", image_index, class_index
     )
-    gt_areas = np.where(np.isnan(gt_areas), gt_boxes[:, 2] * gt_boxes[:, 3], gt_areas)
+    with np.errstate(over="ignore"):  # an area may be infinite, as in pycocotools
+        gt_areas = np.where(np.isnan(gt_areas), gt_boxes[:, 2] * gt_boxes[:, 3], gt_areas)
     crowd = _crowd(annotations)
     boxes, scores, result_images, classes = no_detections()
     known = (gt_images >= 0) & (gt_classes >= 0)

@@ -12,6 +12,7 @@ from .best_points import BestPoint, best_points
 from .coco_arrays import CocoArrays, coco_arrays
 from .coco_files import read_ground_truth, read_results
 from .coco_matching import CocoCurves, Matches, evaluate_arrays
+from .reachable import warn_of_limits
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # pycocotools' order of area ranges
 _IOU50, _IOU75 = 0, 5  # of the IoU thresholds 0.5, 0.55, ..., 0.95
@@ -107,8 +108,9 @@ def evaluate_coco_files(
 def evaluate_boxes(
     arrays: CocoArrays, *, max_detections: Sequence[int] = (1, 10, 100)
 ) -> CocoEvaluation:
-    """Evaluate arrays; see :func:`coco_box_metrics`."""
+    """Evaluate arrays; see :func:`coco_box_metrics`. Warns where limits keep AP from 100."""
     matches, curves = evaluate_arrays(arrays, max_detections)
+    warn_of_limits(arrays, matches.limits[-1])
     ids = arrays.category_ids
     metrics = CocoMetrics(
         {name: 100 * value if value > -1 else math.nan

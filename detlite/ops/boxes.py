@@ -10,7 +10,7 @@ from ._library import register, register_gradient
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Intersection over union of every pair; differentiable.
+    """Intersection over union of every pair; differentiable in every mode of torch.
 
     Args:
         boxes1: (N, 4).
@@ -147,5 +147,5 @@ def _share(larger: Tensor, smaller: Tensor) -> Tensor:
 
 _box_iou = register(reference.box_iou, _every_pair)
 _generalized_box_iou = register(reference.generalized_box_iou, _every_pair)
-register_gradient("box_iou", _iou_backward, _save_boxes)
-register_gradient("generalized_box_iou", _giou_backward, _save_boxes)
+register_gradient(reference.box_iou, _iou_backward, _save_boxes)
+register_gradient(reference.generalized_box_iou, _giou_backward, _save_boxes)

@@ -13,13 +13,15 @@ def sigmoid_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: flo
     """Sum the focal loss of dense predictions (Lin et al. 2017, eq. 5).
 
     Finite logits have finite losses and gradients, a NaN makes the loss NaN, unless its row is
-    ignored. The gradient is in the type of the logits and has no gradient of its own.
+    ignored. The gradient is in the type of the logits. Higher derivatives, forward mode and the
+    transforms of ``torch.func`` work too, in plain torch and with its use of memory.
 
     Args:
         logits: (R, K). Those of 16 bits are computed in float32.
         classes: (R,) integers: 0 to K - 1 the class, K and above background, below 0 ignored.
         alpha: Weight of the positives in [0, 1]; the negatives weigh ``1 - alpha``.
         gamma: Strength with which well-classified entries fade out; at least 0.
+            Infinity counts as the largest finite number of the type of the computation.
 
     Returns:
         The sum, a scalar; float32, for float64 logits float64. The caller normalizes.
@@ -63,4 +65,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
 
 _sigmoid_focal_loss = register(reference.sigmoid_focal_loss, _scalar)
 _sigmoid_focal_loss_backward = register(reference.sigmoid_focal_loss_backward, _gradient)
-register_gradient("sigmoid_focal_loss", _backward, _save_inputs)
+register_gradient(reference.sigmoid_focal_loss, _backward, _save_inputs)
+register_gradient(reference.sigmoid_focal_loss_backward)

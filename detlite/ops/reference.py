@@ -29,13 +29,22 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def _overlap(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection and union (N, M) of every pair."""
+    """Intersection and union (N, M) of every pair of valid boxes."""
     upper_left = torch.max(boxes1[:, None, :2], boxes2[None, :, :2])
     lower_right = torch.min(boxes1[:, None, 2:], boxes2[None, :, 2:])
-    width, height = (lower_right - upper_left).clamp(min=0).unbind(dim=-1)
+    width, height = (lower_right - upper_left).relu().unbind(dim=-1)
     intersection = width * height
     union = box_area(boxes1)[:, None] + box_area(boxes2)[None, :] - intersection
     return intersection, union
+
+
+def _only_valid(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) with those that are not valid replaced, and which are valid (N,).
+
+    The ones in their place have an area, so that no derivative becomes 0 times infinity.
+    """
+    boxes, valid = widened(boxes), valid_boxes(widened(boxes))
+    return torch.where(valid[:, None], boxes, boxes.new_tensor([0, 0, 1, 1])), valid
 
 
 def widened(values: Tensor) -> Tensor:
@@ -45,23 +54,27 @@ def widened(values: Tensor) -> Tensor:
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union of every pair (N, 4) x (M, 4) -> (N, M); 0 where a box is bad."""
-    wide1, wide2 = widened(boxes1), widened(boxes2)
+    wide1, valid1 = _only_valid(boxes1)
+    wide2, valid2 = _only_valid(boxes2)
     intersection, union = _overlap(wide1, wide2)
-    both = valid_boxes(wide1)[:, None] & valid_boxes(wide2)[None, :]
+    both = valid1[:, None] & valid2[None, :]
     return torch.where(both, intersection / union, 0).to(boxes1.dtype)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """GIoU of every pair (Rezatofighi et al. 2019, eq. 3), in (-1, 1]; -1 where a box is bad."""
-    wide1, wide2 = widened(boxes1), widened(boxes2)
+    wide1, valid1 = _only_valid(boxes1)
+    wide2, valid2 = _only_valid(boxes2)
     intersection, union = _overlap(wide1, wide2)
     upper_left = torch.min(wide1[:, None, :2], wide2[None, :, :2])
     lower_right = torch.max(wide1[:, None, 2:], wide2[None, :, 2:])
-    width, height = (lower_right - upper_left).unbind(dim=-1)
+    size = lower_right - upper_left
+    fits = size.prod(dim=-1).isfinite()[..., None]
+    width, height = torch.where(fits, size, 1).unbind(dim=-1)
     hull = width * height
-    both = valid_boxes(wide1)[:, None] & valid_boxes(wide2)[None, :]
+    both = valid1[:, None] & valid2[None, :]
     # A hull too large for the type is all but empty.
-    empty = torch.where(hull.isfinite(), (hull - union) / hull, 1)
+    empty = torch.where(fits[..., 0], (hull - union) / hull, 1)
     return torch.where(both, intersection / union - empty, -1).to(boxes1.dtype)
 
 
@@ -174,7 +187,7 @@ def match_anchors(
 def sigmoid_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sum of the focal loss (Lin et al. 2017, eq. 5) over logits (R, K) and classes (R,)."""
     wrong, _, weight = _wrongness(logits, classes, alpha)
-    return (weight * wrong.sigmoid() ** gamma * -F.logsigmoid(-wrong)).sum()
+    return (weight * _faded(wrong, gamma) * -F.logsigmoid(-wrong)).sum()
 
 
 def sigmoid_focal_loss_backward(
@@ -186,9 +199,22 @@ def sigmoid_focal_loss_backward(
     p^gamma s, and since dp/dz = p (1 - p), ds/dz = p, its derivative p^gamma (gamma (1 - p) s + p).
     """
     wrong, sign, weight = _wrongness(logits, classes, alpha)
+    gamma = _finite(gamma, wrong.dtype)
     p, not_p = wrong.sigmoid(), (-wrong).sigmoid()
-    slope = p**gamma * (gamma * not_p * -F.logsigmoid(-wrong) + p)
+    slope = _faded(wrong, gamma) * (gamma * not_p * -F.logsigmoid(-wrong) + p)
     return (grad * sign * weight * slope).to(logits.dtype)
+
+
+def _faded(wrong: Tensor, gamma: float) -> Tensor:
+    """sigmoid(wrong)^gamma by its logarithm, so that p = 0 and p = 1 have derivatives."""
+    if gamma == 0:
+        return torch.ones_like(wrong)
+    return (_finite(gamma, wrong.dtype) * F.logsigmoid(wrong)).exp()
+
+
+def _finite(gamma: float, dtype: torch.dtype) -> float:
+    """An exponent, infinity as the largest finite number: infinity times 0 would be a NaN."""
+    return min(gamma, torch.finfo(dtype).max)
 
 
 def _wrongness(logits: Tensor, classes: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:

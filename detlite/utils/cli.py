@@ -1,6 +1,7 @@
 """How the command-line tools end: a user's mistake in one message, not in a traceback."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -56,6 +57,12 @@ def _tell(text: str) -> None:
     if _is_first_to_say(text):
         who = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
         print(f"{who}{text}", file=sys.stderr)
+        # In the file of a run, which is read later; the terminal has it by now.
+        logger = logging.getLogger("detlite.cli")
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, text, (), None)
+        for handler in logging.getLogger("detlite").handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
 
 
 def _is_first_to_say(text: str) -> bool:

@@ -69,3 +69,16 @@ def test_extreme_logits_have_finite_losses_and_gradients(emulated, gamma, scale)
     assert not slopes[2].any()
     classes[2] = 0
     assert emulated.ops.sigmoid_focal_loss(logits, classes, 0.25, gamma).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", [12.0, 1e30, 1e300, INF])
+def test_a_large_or_infinite_gamma_agrees_with_the_reference(emulated, gamma, dtype):
+    logits = torch.tensor([[0.0, 1, -1, 40, -40, 1e4, -1e4, 3e30]], dtype=dtype)
+    arguments = (logits, torch.tensor([99]), 0.25, gamma)
+    loss = emulated.ops.sigmoid_focal_loss(*arguments)
+    torch.testing.assert_close(loss, reference.sigmoid_focal_loss(*arguments))
+    slopes = emulated.ops.sigmoid_focal_loss_backward(torch.ones(()), *arguments)
+    expected = reference.sigmoid_focal_loss_backward(torch.ones(()), *arguments)
+    torch.testing.assert_close(slopes, expected)
+    assert slopes.isfinite().all()

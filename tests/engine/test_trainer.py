@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -391,3 +394,27 @@ def test_the_number_of_workers_does_not_change_a_run(train):
     ]
     states = [run.model.state_dict() for run in runs]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_batch_with_a_checkpoint_of_the_last_step(number):
+    class Interruptions(HookBase):
+        seen = ()
+
+        def after_interruption(self, trainer):
+            self.seen = (*self.seen, trainer.iter)
+
+    def batches():
+        for _ in range(2):
+            yield [{"x": torch.tensor([1.0, 2.0])}]
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        raise AssertionError("it waits on")
+
+    interruptions = Interruptions()
+    trainer = quadratic_trainer(hooks=[hooks.StopSignals(), interruptions])
+    trainer.loader = batches()
+    trainer.train()
+    assert trainer.stop_reason == "signal"
+    assert interruptions.seen == (1,)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

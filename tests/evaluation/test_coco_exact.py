@@ -222,3 +222,24 @@ def test_the_large_set_is_bit_equal(case):
     assert len(truth["annotations"]) > 36_000
     assert len(results) == 500_000
     assert_bit_equal(case, truth, results)
+
+
+@pytest.mark.parametrize("side", [1e-170, 1e-200, 1e200])
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_areas_beyond_float64_count_as_in_pycocotools(case, side, crowd):
+    # 0 / 0, or infinity by infinity: an IoU that is not a number.
+    boxes = [[5, 5, 9, 9], [0, 0, side, side], [2, 2, 3, 3], [0, 0, side, side]]
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 50.0,
+             "iscrowd": crowd if i == 1 else 0}
+            for i, box in enumerate(boxes)
+        ],
+    }  # fmt: skip
+    results = [
+        {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9 - 0.1 * i}
+        for i, box in enumerate([boxes[1], boxes[0], boxes[1], [1, 1, side, side]])
+    ]
+    assert_bit_equal(case, truth, results)

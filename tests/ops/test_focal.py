@@ -256,3 +256,51 @@ def test_the_focal_loss_says_what_is_wrong(logits, classes, message):
 def test_a_negative_gamma_is_refused():
     with pytest.raises(ValueError, match=r"gamma must be at least 0, got -0\.5"):
         sigmoid_focal_loss(torch.zeros(3, 2), torch.zeros(3).long(), 0.25, -0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", [1e30, 1e39, 1e300, math.inf])
+def test_an_infinite_gamma_counts_as_the_largest_number(gamma, dtype):
+    logits = torch.tensor([[0.0, 1, -1, 40, -40, 1e4, -1e4, 3e38, -3e38]], dtype=dtype)
+    for loss, gradient in (
+        value_and_gradient(logits, torch.tensor([99]), 0.25, gamma),
+        (
+            reference.sigmoid_focal_loss(logits[:, :7], torch.tensor([99]), 0.25, gamma),
+            reference.sigmoid_focal_loss_backward(
+                torch.tensor(1.0), logits, torch.tensor([99]), 0.25, gamma
+            ),
+        ),
+    ):
+        assert loss.isfinite()
+        # Only what is wrong beyond any doubt stays.
+        assert gradient.tolist() == [[0, 0, 0, 0, 0, 0.75, 0, 0.75, 0]]
+
+
+def closed_form(classes):
+    return lambda x: reference.sigmoid_focal_loss_backward(torch.tensor(1.0), x, classes, 0.25, 2.0)
+
+
+# Of torch itself, as it loads its formulas of forward mode.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
+def test_the_focal_loss_has_its_derivatives_in_every_mode():
+    logits, classes = draw(6, 3, torch.float64)
+    logits[0] = torch.tensor([-400.0, 400.0, 0.0])
+    tangent = torch.randn(6, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradient = closed_form(classes)(logits)
+
+    def loss(x):
+        return sigmoid_focal_loss(x, classes, 0.25, 2.0)
+
+    value, along = torch.func.jvp(loss, (logits,), (tangent,))
+    torch.testing.assert_close(value, loss(logits))
+    torch.testing.assert_close(along, (gradient * tangent).sum())
+    torch.testing.assert_close(torch.func.grad(loss)(logits), gradient)
+    by_sample = torch.func.vmap(torch.func.grad(loss))(torch.stack((logits, logits)))
+    torch.testing.assert_close(by_sample, torch.stack((gradient, gradient)))
+    second = torch.func.jvp(closed_form(classes), (logits,), (tangent,))[1]
+    torch.testing.assert_close(
+        torch.func.jvp(torch.func.grad(loss), (logits,), (tangent,))[1], second
+    )
+    x = logits.clone().requires_grad_()
+    (first,) = torch.autograd.grad(loss(x), x, create_graph=True)
+    torch.testing.assert_close(torch.autograd.grad((first * tangent).sum(), x)[0], second)

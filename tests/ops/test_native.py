@@ -262,3 +262,48 @@ def test_without_the_extension_plain_torch_does_the_work_after_one_warning(tmp_p
     assert warning.count("detlite runs without its native ops") == 1
     assert "Install a C++ compiler" in warning
     assert results == ["[1, 2] None torch.Size([3, 4])", "[[[1, 2]], [2]]"]
+
+
+# Of torch itself, as it loads its formulas of forward mode.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
+@pytest.mark.parametrize("op", [box_iou, generalized_box_iou])
+def test_overlaps_have_their_derivatives_in_every_mode(op, bad_boxes):
+    bad = bad_boxes[:8].double()  # float64 can hold the areas of the others
+    boxes1 = torch.cat((SETS.adversarial("a crowded image", 12, 1), bad))
+    boxes2 = torch.cat((bad, SETS.adversarial("a crowded image", 9, 2)))
+    tangent = torch.randn(boxes1.shape, generator=torch.Generator().manual_seed(3)).double()
+    weights = torch.rand(len(boxes1), len(boxes2), generator=torch.Generator().manual_seed(4))
+
+    def total(x):
+        return (op(x, boxes2) * weights).sum()
+
+    x = boxes1.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(total(x), x)
+    value, along = torch.func.jvp(total, (boxes1,), (tangent,))
+    assert value == total(boxes1)
+    torch.testing.assert_close(along, (gradient * tangent).sum())
+    torch.testing.assert_close(torch.func.grad(total)(boxes1), gradient)
+
+
+OPS = torch.ops.detlite
+BOXES, SCORES, GROUPS = torch.rand(3, 4), torch.rand(3), torch.zeros(3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("op", "tensors", "rest"),
+    [
+        (OPS.box_iou, (BOXES, BOXES), ()),
+        (OPS.generalized_box_iou, (BOXES, BOXES), ()),
+        (OPS.nms, (BOXES, SCORES), (0.5,)),
+        (OPS.batched_nms, (BOXES, SCORES, GROUPS), (0.5,)),
+        (OPS.nms_padded, (BOXES[None], SCORES[None], GROUPS[None]), (0.5, 2)),
+        (OPS.match_anchors, (BOXES, torch.tensor([0, 3]), BOXES), (0.5, 0.4, True)),
+        (OPS.sigmoid_focal_loss, (BOXES, GROUPS), (0.25, 2.0)),
+        (OPS.sigmoid_focal_loss_backward, (torch.tensor(1.0), BOXES, GROUPS), (0.25, 2.0)),
+    ],
+)
+def test_raw_operators_refuse_tensors_of_several_devices(op, tensors, rest):
+    for place in range(len(tensors)):
+        mixed = [each.to("meta") if i == place else each for i, each in enumerate(tensors)]
+        with pytest.raises((ValueError, RuntimeError), match=r"one device, got cpu and meta|meta"):
+            op(*mixed, *rest)

@@ -51,13 +51,17 @@ class PeriodicCheckpointer(HookBase):
         """Write a checkpoint where one is due or asked for."""
         ends = trainer.is_last_step or trainer.stop_reason is not None
         asked, trainer.checkpoint_requested = trainer.checkpoint_requested, False
-        if not (ends or asked or (self.period and (trainer.iter + 1) % self.period == 0)):
-            return
+        if ends or asked or (self.period and (trainer.iter + 1) % self.period == 0):
+            self._save(trainer, background=self.background and not ends)
+
+    def after_interruption(self, trainer: Trainer) -> None:
+        """Write a checkpoint to go on from."""
+        self._save(trainer, background=False)
+
+    def _save(self, trainer: Trainer, *, background: bool) -> None:
         state = trainer.state_dict()
         if is_main_process():
-            self.checkpointer.save_periodic(
-                trainer.iter, state, background=self.background and not ends
-            )
+            self.checkpointer.save_periodic(trainer.iter, state, background=background)
 
     def after_train(self, trainer: Trainer) -> None:
         """Write the weights to predict with."""

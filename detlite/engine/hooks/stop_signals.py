@@ -8,10 +8,10 @@ import time
 from types import FrameType
 from typing import Any
 
-from ...utils.distributed import max_over_ranks
+from ...utils.distributed import max_over_ranks, world_size
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
-from ..trainer import Trainer
+from ..trainer import StopWaiting, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +25,21 @@ class StopSignals(HookBase):
     """SIGTERM and SIGINT end a run after the step, with a checkpoint; SIGUSR1 only writes one.
 
     A second Ctrl-C ends it at once, and loses what came after the last checkpoint. Of several
-    processes it is enough that one gets the signal: they agree on it after each step.
+    processes it is enough that one gets the signal: they agree on it after each step. A single
+    process that waits for a batch does not wait any longer, and the last step is the one before.
     """
 
     def __init__(self) -> None:
         self._stop = self._save = 0
         self._stop_time = 0.0
         self._previous: dict[int, Any] = {}
+        self._trainer: Trainer | None = None
 
     def before_train(self, trainer: Trainer) -> None:
         """Take over the signals, where Python lets us."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._trainer = trainer
         for number in _STOP:
             self._previous[number] = signal.signal(number, self._on_stop)
         if hasattr(signal, "SIGUSR1"):  # Windows has none
@@ -54,11 +57,17 @@ class StopSignals(HookBase):
             logger.info("%s: stopping after iteration %d, with a checkpoint", name, trainer.iter)
             trainer.request_stop("signal")
 
+    def after_interruption(self, trainer: Trainer) -> None:
+        """Say why the run ends here."""
+        name = signal.Signals(self._stop).name
+        logger.info("%s: stopping while waiting for data, after iteration %d", name, trainer.iter)
+
     def close(self, trainer: Trainer) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+        self._trainer = None
 
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
@@ -68,6 +77,9 @@ class StopSignals(HookBase):
             # Not the logger: it may be writing at this very moment.
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
             self._stop, self._stop_time = number, now
+        # Several processes must end with the same step.
+        if self._trainer is not None and self._trainer.waits_for_data and world_size() == 1:
+            raise StopWaiting
 
     def _on_save(self, number: int, _: FrameType | None) -> None:
         self._save = 1
