@@ -19,6 +19,7 @@ OptimizerBlock = Annotated[Block, BlockOf("optimizer")]
 ScheduleBlock = Annotated[Block, BlockOf("schedule")]
 HookBlock = Annotated[Block, BlockOf("hook")]
 EvaluatorBlock = Annotated[Block, BlockOf("evaluator")]
+PrecisionKey = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(kw_only=True)
@@ -150,7 +151,9 @@ class TrainSection:
 
     Attributes:
         precision: Of the forward pass; bf16 and fp16 by autocast, fp16 with a gradient scaler.
-        channels_last: Keep feature maps in NHWC memory, which is faster for convolutions.
+            "auto" takes bf16 where the hardware computes it, else fp32; a resumed run keeps what
+            it began with.
+        channels_last: Keep feature maps in NHWC memory; "auto" where that is faster.
         accumulate: Parts that a process computes its share of a batch in, one after the other; the
             step is the same, with less memory.
         deterministic: Let torch use only algorithms that give the same bits every time.
@@ -163,8 +166,8 @@ class TrainSection:
             ``enabled: false`` switches it off.
     """
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
+    precision: PrecisionKey = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
     deterministic: bool = False
     collective_timeout: PositiveFloat = 600.0
@@ -182,7 +185,8 @@ class TestSection:
     Attributes:
         eval_period: Iterations between evaluations; 0 evaluates at the end only.
         evaluators: What is computed on each test data set.
-        precision: Of the forward pass.
+        precision: Of the forward pass; "auto" takes bf16 where the hardware computes it, else
+            fp32.
         batch_size: Images at a time.
     """
 
@@ -190,7 +194,7 @@ class TestSection:
 
     eval_period: NonNegativeInt = 0
     evaluators: list[EvaluatorBlock] = field(default_factory=lambda: [Block(name="COCOEvaluator")])
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: PrecisionKey = "auto"
     batch_size: PositiveInt = 1
 
 
