@@ -10,7 +10,12 @@ import yaml
 from detlite import ConfigError, Predictor, build_trainer, evaluate_model, load_config
 from detlite.checkpoint import load_checkpoint
 from detlite.engine.evaluate import build_test_loaders
-from detlite.engine.precision import choose_precision, computes_bf16, memory_format
+from detlite.engine.precision import (
+    choose_precision,
+    computes_bf16,
+    memory_format,
+    settle_precision,
+)
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "configs/quickstart.yaml"
 CPU = torch.device("cpu")
@@ -145,17 +150,10 @@ def test_a_run_in_fp32_goes_on_in_fp16(tiny_config, train):
     assert build_trainer(config, resume=True).precision == "fp16"
 
 
-def test_a_checkpoint_that_does_not_say_its_precision_is_resumed(hardware, tiny_config, tmp_path):
-    hardware()
-    build_trainer(tiny_config(*AUTO, "solver.max_iter=1", "data.test=[]")).train()
-    path = tmp_path / "run/model_0000000.pth"
-    checkpoint = load_checkpoint(path)
-    values = yaml.safe_load(checkpoint["config"])
-    del values["train"]["precision"]
-    checkpoint["config"] = yaml.safe_dump(values)
-    torch.save(checkpoint, path)
-    trainer = build_trainer(tiny_config(*AUTO, "data.test=[]"), resume=True)
-    assert (trainer.start_iter, trainer.precision) == (1, "fp32")
+@pytest.mark.parametrize("checkpoint", [{}, {"config": ""}, {"config": "train: {ema: {}}"}])
+def test_a_checkpoint_that_does_not_say_its_precision_is_resumed(hardware, tiny_config, checkpoint):
+    hardware("amx")
+    assert settle_precision(tiny_config(*AUTO), CPU, checkpoint)[1:] == ("bf16", "bf16")
 
 
 def test_prediction_and_evaluation_choose_their_precision_by_their_own_machine(
