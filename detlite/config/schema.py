@@ -29,6 +29,7 @@ OptimizerBlock = Annotated[Block, BlockOf("optimizer")]
 ScheduleBlock = Annotated[Block, BlockOf("schedule")]
 HookBlock = Annotated[Block, BlockOf("hook")]
 EvaluatorBlock = Annotated[Block, BlockOf("evaluator")]
+PrecisionKey = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Annotated[
     str,
     Meta(
@@ -188,7 +189,9 @@ class TrainSection(Section):
 
     Attributes:
         precision: Of the forward pass; bf16 and fp16 by autocast, fp16 with a gradient scaler.
-        channels_last: Keep feature maps in NHWC memory, which is faster for convolutions.
+            "auto" takes bf16 where the hardware computes it, else fp32; a resumed run keeps what
+            it began with.
+        channels_last: Keep feature maps in NHWC memory; "auto" where that is faster.
         accumulate: Parts that a process computes its share of a batch in, one after the other; the
             step is the same, with less memory.
         deterministic: Let torch use only algorithms that give the same bits every time.
@@ -202,8 +205,8 @@ class TrainSection(Section):
             ``enabled: false`` switches it off.
     """
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
+    precision: PrecisionKey = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
     accumulate: BatchSize = 1
     deterministic: bool = False
     collective_timeout: PositiveFloat = 600.0
@@ -221,7 +224,8 @@ class TestSection(Section):
     Attributes:
         eval_period: Iterations between evaluations; 0 evaluates at the end only.
         evaluators: What is computed on each test data set.
-        precision: Of the forward pass.
+        precision: Of the forward pass; "auto" takes bf16 where the hardware computes it, else
+            fp32.
         batch_size: Images at a time. Images that are padded to different sizes are run one size
             after the other, so that results do not depend on it (but with the model's
             ``independent_images: false``).
@@ -231,7 +235,7 @@ class TestSection(Section):
 
     eval_period: NonNegativeInt = 0
     evaluators: list[EvaluatorBlock] = field(default_factory=lambda: [Block(name="COCOEvaluator")])
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: PrecisionKey = "auto"
     batch_size: BatchSize = 1
 
 

@@ -127,7 +127,8 @@ def describe(annotation: Any) -> str:
         limits = [_limits(extra) for extra in extras if hasattr(extra, "ge")]
         return " ".join([describe(base), *filter(None, limits)])
     if get_origin(annotation) is typing.Literal:
-        return "one of " + ", ".join(_value(choice) for choice in get_args(annotation))
+        choices = [_value(choice) for choice in get_args(annotation)]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(describe(member) for member in get_args(annotation))
     if get_origin(annotation) in (list, tuple):

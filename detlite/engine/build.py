@@ -34,6 +34,7 @@ from .default_hooks import build_hooks
 from .device import select_device, use_deterministic_algorithms
 from .ema import ModelEMA
 from .evaluate import build_test_loaders, evaluate_model
+from .precision import memory_format, settle_precision
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -80,8 +81,8 @@ def _new_model(config: Config, class_names: Sequence[str]) -> MetaArch:
     device = select_device(config.device)
     torch.manual_seed(config.seed)
     model = build_meta_arch(config.model, class_names)
-    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    return model.to(device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+    layout = memory_format(config.train.channels_last, config.train.precision, device)
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def build_trainer(config: Config, *, resume: bool = False) -> Trainer:
@@ -118,12 +119,15 @@ def _build_trainer(
     checkpointer = Checkpointer(
         config.output_dir,
         keep=config.train.checkpoint_keep,
-        identity={"config": config.to_yaml(), "class_names": list(class_names)},
+        identity={"class_names": list(class_names)},
     )
     last_checkpoint = _LastCheckpoint(checkpointer)
     checkpoint = last_checkpoint() if resume else None
     if resume and checkpoint is None:
         logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.folder)
+    device = select_device(config.device)
+    config, precision, test_precision = settle_precision(config, device, checkpoint)
+    checkpointer.identity["config"] = config.to_yaml()
     # A run that goes on needs no weights to begin with.
     model = (_new_model if checkpoint else build_model)(config, class_names)
     freeze_parameters(model, config.solver.freeze)
@@ -145,9 +149,11 @@ def _build_trainer(
             test_loaders=test_loaders,
             config_yaml=config.to_yaml(),
             log_records=log_records,
-            evaluate=partial(evaluate_model, config, test_loaders=test_loaders),
+            evaluate=partial(
+                evaluate_model, config, test_loaders=test_loaders, precision=test_precision
+            ),
         ),
-        precision=train.precision,
+        precision=precision,
         clip_gradients=config.solver.clip_gradients,
         ema=ModelEMA(model, **vars(train.ema)) if train.ema.decay else None,
         accumulate=train.accumulate,

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..evaluation import EVALUATOR_REGISTRY, inference_on_dataset
 from .check_task import check_task
 from .parallel import sync_model
-from .trainer import autocast
+from .precision import Precision, autocast, choose_precision
 
 
 def build_test_loaders(config: Config, class_names: Sequence[str] | None = None) -> list[Loader]:
@@ -38,7 +38,12 @@ def build_test_loaders(config: Config, class_names: Sequence[str] | None = None)
 
 
 def evaluate_model(
-    config: Config, model: nn.Module, test_loaders: Sequence[Loader], folder: str = "inference"
+    config: Config,
+    model: nn.Module,
+    test_loaders: Sequence[Loader],
+    folder: str = "inference",
+    *,
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on each test data set: ``{data set: {task: {metric: value}}}``.
 
@@ -47,10 +52,14 @@ def evaluate_model(
         model: Is not changed.
         test_loaders: What ``build_test_loaders`` made.
         folder: Of ``output_dir``, for the files, one folder a data set.
+        precision: Of the forward pass; None: chosen by ``test.precision``, and logged.
     """
     results = {}
     sync_model(model)  # batch norms have seen other images on each rank
     device = next(model.parameters()).device
+    if precision is None:
+        asked = {"test.precision": config.test.precision}
+        precision = choose_precision(asked, device)["test.precision"]
     for loader in test_loaders:
         assert loader.dataset is not None
         name = loader.dataset.name
@@ -59,6 +68,6 @@ def evaluate_model(
             EVALUATOR_REGISTRY.build(block, dataset=loader.dataset, output_dir=str(files))
             for block in config.test.evaluators
         ]
-        with autocast(device, config.test.precision):
+        with autocast(device, precision):
             results[name] = inference_on_dataset(model, loader, evaluators)
     return results

@@ -28,7 +28,7 @@ from ..modeling import META_ARCH_REGISTRY, MetaArch, build_meta_arch
 from ..registry import Block
 from ..visualization import Found, found_in
 from .device import select_device
-from .trainer import autocast
+from .precision import autocast, choose_precision, memory_format
 
 # What an image that nothing is known of has, so that transforms of boxes find some.
 _NO_BOXES = {"boxes": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
@@ -55,6 +55,7 @@ class Predictor:
         config: The config that the model was trained with.
         model: The model.
         class_names: The names of its classes.
+        precision: Of the forward pass, from ``test.precision``; another may be assigned.
 
     Raises:
         CheckpointError: The file cannot be read, or does not hold the whole model.
@@ -94,7 +95,10 @@ class Predictor:
         self.model = build_meta_arch(block, self.class_names)
         options = LoadOptions(class_names=block.weights_class_names, complete=True)
         load_pretrained(self.model, peer, names, model_block=block, options=options)
-        self.model.to(self.device).eval()
+        asked = {"test.precision": self.config.test.precision}
+        self.precision = choose_precision(asked, self.device, on_all_ranks=False)["test.precision"]
+        layout = memory_format(self.config.train.channels_last, self.precision, self.device)
+        self.model.to(self.device, memory_format=layout).eval()  # type: ignore[call-overload]
         self.transforms = build_transforms(self.config.data.test_transforms)
         self.batch_size = batch_size
 
@@ -151,7 +155,7 @@ class Predictor:
         )
 
     def _run(self, batch: list[dict[str, Any]]) -> Iterator[Found]:
-        with torch.inference_mode(), autocast(self.device, self.config.test.precision):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             for output in self.model(batch):
                 yield found_in(output).to("cpu")
 

@@ -56,7 +56,8 @@ def load_state(trainer: Trainer, state: Mapping[str, Any]) -> RandomState | None
             f"the checkpoint is of a run with another model, optimizer or other parameter groups: "
             f"{error}. Resume with the config.yaml beside it, or begin anew in another output_dir"
         ) from error
-    trainer.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # empty of a run in another precision than fp16
+        trainer.scaler.load_state_dict(state["scaler"])
     if trainer.ema is not None:
         # A run that had no average yet begins it with the weights that it has reached.
         weights = state.get("ema", state["model"])

@@ -17,10 +17,9 @@ from . import run_state
 from .ema import ModelEMA
 from .hook_base import HookBase
 from .parallel import backward_context, batch_shares, parallel_model, split_batch
+from .precision import Precision, autocast
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Batch = Sequence[Mapping[str, Any]]
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StopWaiting(BaseException):
@@ -314,9 +313,3 @@ class Trainer:
     def _call(self, point: str) -> None:
         for hook in self.hooks:
             getattr(hook, point)(self)
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context of a forward pass of this precision."""
-    dtype = _DTYPES.get(precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -78,7 +78,7 @@ def test_blocks_within_blocks_are_checked(checked):
         ("seed: true", "x.yaml:1: the config key 'seed' must be an integer >= 0, got True (bool)"),
         (
             "train: {precision: fp8}",
-            "'precision' must be one of fp32, bf16, fp16, got 'fp8' (str)",
+            "'precision' must be one of auto, fp32, bf16, fp16, got 'fp8' (str)",
         ),
         ("solver: 3", "x.yaml:1: section 'solver' must be a mapping `key: value`, got 3"),
         ("train:", "x.yaml:1: section 'train' must be a mapping `key: value`, got None"),

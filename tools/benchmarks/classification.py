@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from detlite import Config, HookBase, Trainer, build_trainer, load_config
 from detlite.data import build_datasets, build_train_loader, build_transforms
+from detlite.engine.precision import autocast, memory_format
 
 CONFIG = Path(__file__).parents[2] / "configs/classification/resnet18_trashnet150.yaml"
 NUM_IMAGES = 384
@@ -41,10 +42,10 @@ def run(repeat: int) -> list[dict[str, object]]:
             ],
         )
         transforms = build_transforms(config.data.train_transforms)
-        peer = plain_loop(images, transforms, config.data.batch_size)
         rows = [_data_row(config, images, transforms, repeat)]
-        in_turn = InTurn(peer)
         trainer = build_trainer(config)
+        peer = plain_loop(images, transforms, config, trainer)
+        in_turn = InTurn(peer)
         trainer.hooks.insert(0, in_turn)
         trainer.train()
     size = f"{config.data.batch_size} images"
@@ -103,14 +104,18 @@ def plain_batches(
         yield from loader
 
 
-def plain_loop(folder: Path, transforms: list[v2.Transform], batch_size: int) -> Iterator[None]:
-    """One iteration of torchvision's ResNet-18 a step: bf16, channels last, fused AdamW."""
+def plain_loop(
+    folder: Path, transforms: list[v2.Transform], config: Config, ours: Trainer
+) -> Iterator[None]:
+    """One iteration of torchvision's ResNet-18 a step: fused AdamW, the rest as in our run."""
+    layout = memory_format(config.train.channels_last, ours.precision, ours.device)
     model = torchvision.models.resnet18(num_classes=len(CLASSES))
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(ours.device, memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001, fused=True)
-    for images, classes in plain_batches(folder, transforms, batch_size):
-        images = images.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+    for images, classes in plain_batches(folder, transforms, config.data.batch_size):
+        images = images.to(ours.device, memory_format=layout)
+        classes = classes.to(ours.device)
+        with autocast(ours.device, ours.precision):
             logits = model(images)
             loss = F.cross_entropy(logits.float(), classes, label_smoothing=0.1)
         optimizer.zero_grad()

@@ -45,10 +45,8 @@ def solver_section(s: Settings) -> dict[str, Any]:
 
 def train_section(s: Settings) -> dict[str, Any]:
     """How a run goes."""
-    section: dict[str, Any] = {}
-    if s.get("SOLVER.AMP.ENABLED"):
-        section["precision"] = "fp16"
-    return section | {"checkpoint_period": s.get("SOLVER.CHECKPOINT_PERIOD")}
+    precision = "fp16" if s.get("SOLVER.AMP.ENABLED") else "fp32"
+    return {"precision": precision, "checkpoint_period": s.get("SOLVER.CHECKPOINT_PERIOD")}
 
 
 def test_section(s: Settings) -> dict[str, Any]:
@@ -65,7 +63,12 @@ def test_section(s: Settings) -> dict[str, Any]:
             s.no_loss(*keys, because=f"{section}.ENABLED is false")
     if s.get("TEST.EXPECTED_RESULTS"):
         s.lost("TEST.EXPECTED_RESULTS", "nothing checks the numbers of a run; see its metrics.json")
-    return {"eval_period": s.get("TEST.EVAL_PERIOD"), "evaluators": evaluators(s)}
+    # detectron2 tests in fp32, also with AMP.
+    return {
+        "eval_period": s.get("TEST.EVAL_PERIOD"),
+        "evaluators": evaluators(s),
+        "precision": "fp32",
+    }
 
 
 def top_keys(s: Settings) -> dict[str, Any]:

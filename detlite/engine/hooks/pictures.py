@@ -18,8 +18,9 @@ from ...visualization import (
     write_picture,
 )
 from ..hook_base import HookBase
+from ..precision import autocast
 from ..registries import HOOK_REGISTRY
-from ..trainer import Trainer, autocast
+from ..trainer import Trainer
 from .evaluation import untouched
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from ...ranges import NonNegativeInt
 from ...structures import BatchShare
 from ...utils.distributed import gather_objects, sum_over_ranks
 from ..parallel import sync_model
+from ..precision import autocast
 from ..registries import HOOK_REGISTRY
-from ..trainer import Trainer, autocast
+from ..trainer import Trainer
 from .evaluation import Measurement, untouched
 
 TASK = "val"

@@ -13,7 +13,7 @@ from ...errors import CheckpointError
 from ...modeling import MetaArch, build_meta_arch
 from ...structures import BatchShare, Instances
 from ..device import select_device, use_deterministic_algorithms
-from ..trainer import Precision, autocast
+from ..precision import Precision, autocast, memory_format
 from .bundle import StepBundle
 from .gradient_trace import GradientOrigin, GradientTrace
 from .module_trace import ModuleTrace
@@ -81,10 +81,10 @@ class StepModel:
         config = parse_config(bundle.config, source, trust_imports=trust_imports)
         same_kind = bundle.device != "cuda" or torch.cuda.is_available()
         self.device = select_device(device or (bundle.device if same_kind else "cpu"))
-        memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-        model = build_meta_arch(config.model, bundle.class_names)
-        self.model: MetaArch = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         self.precision: Precision = bundle.precision  # type: ignore[assignment]
+        layout = memory_format(config.train.channels_last, self.precision, self.device)
+        model = build_meta_arch(config.model, bundle.class_names)
+        self.model: MetaArch = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.shares = [
             share and BatchShare(canvas=share.canvas, weights=share.weights.to(self.device))
             for share in bundle.shares

@@ -220,6 +220,8 @@ ANCHORS = "model.anchor_generator"
             0.5,
         ),
         ({"SOLVER.AMP.ENABLED": True}, "train.precision", "fp16"),
+        ({"SOLVER.AMP.ENABLED": True}, "test.precision", "fp32"),
+        ({}, "train.precision", "fp32"),
         ({"MODEL.DEVICE": "cuda:1"}, "device", "auto"),
     ],
 )

@@ -60,7 +60,7 @@ def test_uneven_shares_are_evaluated_as_by_one_process(groups, trained):
 
 @pytest.mark.slow
 def test_only_the_first_process_writes_and_logs(groups):
-    everything = ["train.precision=bf16", "data.num_workers=1", "train.accumulate=2"]
+    everything = ["train.precision=auto", "data.num_workers=1", "train.accumulate=2"]
     ended = groups.run(2, *everything)
     check(ended, 0, 0)
     folder = groups.folder / "run"

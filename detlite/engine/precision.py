@@ -1,0 +1,134 @@
+"""The precision of a forward pass: what a config asks for, and what the device computes itself."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+
+from ..config.loader import parse_yaml
+from ..config.schema import Config, PrecisionKey
+from ..utils.distributed import gather_objects
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+logger = logging.getLogger(__name__)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context of a forward pass of this precision."""
+    dtype = _DTYPES.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def computes_bf16(device: torch.device) -> tuple[bool, str]:
+    """Whether a device has bf16 arithmetic for training and inference, and why so, for the log."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        has = major >= 8
+        lacks = "" if has else ", below 8.0: no bf16 arithmetic"
+        return has, f"the GPU has compute capability {major}.{minor}{lacks}"
+    # oneDNN also says yes where it converts and computes in fp32 (AVX-512 without BF16, and
+    # AVX2-VNNI-2), and on ARM, for which it has no backward convolution in bf16 but a slow
+    # reference: `_is_mkldnn_bf16_supported` alone does not tell that bf16 is fast.
+    sets = {
+        "AMX": torch.cpu._is_amx_tile_supported(),
+        "AVX512_BF16": torch.cpu._is_avx512_bf16_supported(),
+    }
+    found = [name for name, has in sets.items() if has]
+    if not found:
+        return False, "the CPU has no bf16 arithmetic (neither AMX nor AVX512_BF16)"
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False, f"the CPU has {found[0]}, but this torch does not use it for bf16"
+    return True, f"the CPU computes bf16 ({found[0]})"
+
+
+def choose_precision(
+    asked: Mapping[str, PrecisionKey], device: torch.device, *, on_all_ranks: bool = True
+) -> dict[str, Precision]:
+    """What ``auto`` is on a device, bf16 where the hardware computes it, else fp32; log the choice.
+
+    An explicit bf16 that the hardware does not compute is kept, with a warning.
+
+    Args:
+        asked: Precisions by the names of their keys.
+        device: Of the forward pass.
+        on_all_ranks: Choose the same on every rank, bf16 only if all compute it; to be called on
+            every rank then.
+
+    Returns:
+        The precision of each key.
+    """
+    has, reason = computes_bf16(device)
+    if on_all_ranks:
+        has, reason = min(gather_objects((has, reason)))
+    best: Precision = "bf16" if has else "fp32"
+    chosen: dict[str, Precision] = {k: best if v == "auto" else v for k, v in asked.items()}
+    automatic = [key for key, value in asked.items() if value == "auto"]
+    if automatic:
+        logger.info("%s: %s (auto), as %s", " and ".join(automatic), best, reason)
+    slow = [key for key, value in asked.items() if value == "bf16" and not has]
+    if slow:
+        logger.warning(
+            "%s: bf16, as set, although %s: about 8 times slower than fp32 on such hardware; set "
+            "%s to auto or fp32",
+            " and ".join(slow),
+            reason,
+            "it" if len(slow) == 1 else "them",
+        )
+    return chosen
+
+
+def settle_precision(
+    config: Config, device: torch.device, checkpoint: Mapping[str, Any] | None
+) -> tuple[Config, Precision, Precision]:
+    """Fix the precisions of a training run; to be called on every rank.
+
+    A resumed run whose config says ``auto`` keeps the precision that it began with.
+
+    Args:
+        config: The whole config; is not changed.
+        device: Of the run.
+        checkpoint: What the run is resumed from, if it is.
+
+    Returns:
+        The config with ``train.precision`` as chosen, so that checkpoints and ``config.yaml``
+        repeat the run, that precision, and that of the run's evaluations. ``test.precision``
+        stays ``auto`` in the config: whoever loads the checkpoint may have another device.
+    """
+    training = config.train.precision
+    begun_with = _precision_of(checkpoint)
+    if training == "auto" and begun_with:
+        training = begun_with
+        logger.info("train.precision: %s, with which the run began", training)
+    asked = {"train.precision": training, "test.precision": config.test.precision}
+    chosen = choose_precision(asked, device)
+    train, test = chosen["train.precision"], chosen["test.precision"]
+    return replace(config, train=replace(config.train, precision=train)), train, test
+
+
+def memory_format(
+    channels_last: bool | Literal["auto"], precision: PrecisionKey, device: torch.device
+) -> torch.memory_format:
+    """What ``model.to`` is told; auto: channels-last for half precisions that are computed.
+
+    On two AVX2 cores fp32 is no faster in channels-last (RetinaNet with ResNet-18 and -50), with
+    AVX-512 BF16 and on GPUs convolutions of half precision are.
+    """
+    if channels_last == "auto":
+        half = device.type == "cuda" or computes_bf16(device)[0]
+        channels_last = precision != "fp32" and half
+    return torch.channels_last if channels_last else torch.preserve_format
+
+
+def _precision_of(checkpoint: Mapping[str, Any] | None) -> Precision | None:
+    """The precision that a checkpoint's run was trained in; None where it does not say."""
+    if not checkpoint or not checkpoint.get("config"):
+        return None
+    values = parse_yaml(str(checkpoint["config"]), "the config within the checkpoint").values
+    train = values.get("train")
+    found = train.get("precision") if isinstance(train, dict) else None
+    return found if found in ("fp32", "bf16", "fp16") else None
