@@ -369,13 +369,13 @@ def write_coco(folder):
         (folder / name).write_text(json.dumps(content))
 
 
-def soak(folder, count, seed, only="*", report=print):
+def soak(folder, count, seed, only="*", runs=tuple(RUNS), report=print):
     """Make so many changes; returns the verdicts."""
     rng = random.Random(seed)
     work = Soak(folder)
     keys = [
         (name, *key)
-        for name in RUNS
+        for name in runs
         for key in mutations.all_keys(work.config(name))
         if fnmatchcase(key[0], only)
     ]
