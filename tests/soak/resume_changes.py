@@ -110,6 +110,7 @@ class Verdicts:
     counts: dict = field(default_factory=dict)
     wrong: list = field(default_factory=list)
     applied: set = field(default_factory=set)
+    unseen: set = field(default_factory=set)
     failed: set = field(default_factory=set)
 
 
@@ -237,11 +238,16 @@ class Soak:
         fates = {rule_of(key).fate for key in changed}
         if "refused" in fates:
             problems.append("was not refused")
+        differing = [
+            tensor
+            for tensor, value in trainer.model.state_dict().items()
+            if not torch.equal(value, self.unchanged[name][tensor])
+        ]
         if fates == {"without effect"}:
-            for tensor, value in trainer.model.state_dict().items():
-                if not torch.equal(value, self.unchanged[name][tensor]):
-                    return "without effect", [*problems, f"{tensor} differs, which is an effect"]
+            problems += [f"{tensor} differs, which is an effect" for tensor in differing[:1]]
             return "without effect", problems
+        if not differing:
+            self.verdicts.unseen.update(changed)
         problems += options_problems(config, steps)
         problems += samples_problems(config, steps)
         if steps.options:
@@ -409,6 +415,7 @@ def main():
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(verdicts.counts.items())))
     for line in sorted(verdicts.failed):
         print(f"error of its own: {line}")
+    print(f"applied, and the weights are the same: {', '.join(sorted(verdicts.unseen))}")
     used = {rule_of(key).pattern for key in verdicts.applied}
     print(f"rules met: {len(used)} of {len(RULES)}")
     for line in verdicts.wrong:
