@@ -89,6 +89,9 @@ class ResumedState:
             if changes.touches(hook.state_depends_on):
                 hooks.pop(name, None)
         state["hooks"] = hooks
+        if changes.touches(["data.train", "data.train.*"]):
+            # Images that workers were lost at have other numbers in other data.
+            state["loader"] = [{**each, "lost": []} for each in state.get("loader", [])]
         if changes.touches(["seed"]):
             state["random"] = []
         return state

@@ -241,7 +241,7 @@ def load_soak():
 
 @pytest.mark.parametrize(
     ("count", "runs"),
-    [(4, ["adamw"]), pytest.param(200, ["adamw", "sgd", "rmsprop"], marks=pytest.mark.slow)],
+    [(3, ["adamw"]), pytest.param(200, None, marks=pytest.mark.slow)],
 )
 def test_one_changed_key_does_what_is_documented(tmp_path, monkeypatch, count, runs):
     monkeypatch.setenv("DETLITE_DATASETS", "")

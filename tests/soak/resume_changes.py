@@ -35,72 +35,20 @@ from fnmatch import fnmatchcase
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from PIL import Image
 
-import detlite
 from detlite import HookBase, UserError, build_model, build_trainer, load_config
 from detlite.checkpoint import load_checkpoint
 from detlite.config.loader import import_component
 from detlite.data import build_datasets, build_train_loader
-from detlite.data.datasets import Shapes
 from detlite.engine.resume_changes import RULES, Change
 from detlite.engine.run_files import flatten_config
 from detlite.solver import build_optimizer, build_schedule, freeze_parameters, scale_to_batch
 
-mutations = import_component(
-    str(pathlib.Path(__file__).with_name("mutations.py")), "tests/soak/resume_changes.py"
+mutations, small_runs = (
+    import_component(str(pathlib.Path(__file__).with_name(name)), "tests/soak/resume_changes.py")
+    for name in ("mutations.py", "small_runs.py")
 )
-
-QUICKSTART = pathlib.Path(detlite.__file__).parents[1] / "configs" / "quickstart.yaml"
-HALF, END = 2, 4
-SMALL = [
-    "data.batch_size=2",
-    "data.num_workers=0",
-    "data.train_transforms=[{name: RandomHorizontalFlip}]",
-    "device=cpu",
-    "model.backbone={out_features: [res2, res3]}",
-    "model.anchor_generator.base_size=4",
-    "model.neck.out_channels=16",
-    "model.head.num_convs=1",
-    f"solver.max_iter={END}",
-    "train.precision=fp32",
-    "train.channels_last=false",
-    "train.hooks=[{name: EarlyStopping, patience: 9}, {name: TensorBoardWriter, enabled: false}]",
-    "train.log_period=2",
-    "test.precision=fp32",
-    "test.batch_size=2",
-]
-SHAPES = [
-    "data.train=[{name: Shapes, num_images: 12, image_size: [64, 64]}]",
-    "data.test=[{name: Shapes, num_images: 2, seed: 9, image_size: [64, 64]}]",
-]
-COCO = [
-    "data.train=[{name: CocoDetection, json: a.json, images: .,"
-    " classes: [circle, triangle, cross]}]",
-    "data.test=[{name: CocoDetection, json: a.json, images: ., title: t,"
-    " classes: [circle, triangle, cross]}]",
-]
-# Together they have the kinds of optimizers and schedules.
-RUNS = {
-    "adamw": [
-        *SHAPES,
-        "solver.schedule.warmup_iters=2",
-        "solver.optimizer.fused=false",
-        "train.ema={decay: 0.9, warmup: 4}",
-    ],
-    "sgd": [
-        *COCO,
-        "solver.optimizer={name: SGD, lr: 0.002, momentum: 0.9, weight_decay: 0.0001}",
-        "solver.schedule={name: OneCycleLR, max_lr: 0.002, total_steps: 4}",
-        "solver.parameter_groups=[{match: head.*, lr_factor: 0.5}]",
-    ],
-    "rmsprop": [
-        *SHAPES,
-        "solver.optimizer={name: RMSprop, lr: 0.0005}",
-        "solver.schedule={name: CosineAnnealingLR, T_max: 4}",
-        "model.loss_normalizer={name: MovingAverageNormalizer}",
-    ],
-}
+HALF = 2  # iterations, of four
 
 
 @dataclass
@@ -166,18 +114,20 @@ class Soak:
         logger = logging.getLogger("detlite")
         logger.setLevel(logging.INFO)
         logger.addHandler(self.log)
-        write_coco(self.folder / "data")
+        small_runs.write_coco(self.folder / "data")
         os.environ["DETLITE_DATASETS"] = str(self.folder / "data")
         self.halves, self.unchanged = {}, {}
         self.verdicts = Verdicts()
 
     def config(self, name, *overrides):
-        every = [*SMALL, *RUNS[name], f"output_dir={self.run}", *overrides]
-        return load_config(QUICKSTART, every)
+        every = [*small_runs.SMALL, *small_runs.RUNS[name], f"output_dir={self.run}", *overrides]
+        return load_config(small_runs.QUICKSTART, every)
 
     def train(self, config, *, resume=False, stop_after=None):
         """The trainer after its run, and what its steps were made with."""
+        self.has_begun = False
         trainer = build_trainer(config, resume=resume)
+        self.has_begun = True
         steps = Steps(stop_after)
         trainer.hooks.insert(0, steps)
         trainer.train()
@@ -217,7 +167,8 @@ class Soak:
             outcome, problems = self.outcome(name, after, changed)
         except UserError as error:
             outcome, text = "refused", str(error)
-            problems = [f"{path} was touched" for path in differing(files, contents(run))]
+            touched = [] if self.has_begun else differing(files, contents(run))
+            problems = [f"{path} was touched" for path in touched]
             if "--resume" in text or any(rule_of(k).fate == "refused" for k in changed):
                 problems += [f"{k} is not named: {text}" for k in unnamed(changed, text)]
             else:
@@ -238,15 +189,15 @@ class Soak:
         fates = {rule_of(key).fate for key in changed}
         if "refused" in fates:
             problems.append("was not refused")
-        differing = [
+        moved = [
             tensor
             for tensor, value in trainer.model.state_dict().items()
             if not torch.equal(value, self.unchanged[name][tensor])
         ]
         if fates == {"without effect"}:
-            problems += [f"{tensor} differs, which is an effect" for tensor in differing[:1]]
+            problems += [f"{tensor} differs, which is an effect" for tensor in moved[:1]]
             return "without effect", problems
-        if not differing:
+        if not moved:
             self.verdicts.unseen.update(changed)
         problems += options_problems(config, steps)
         problems += samples_problems(config, steps)
@@ -343,45 +294,13 @@ def differing(before, after):
     return sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))
 
 
-def write_coco(folder):
-    """Shapes as files; ``other.json`` lists half of them."""
-    folder.mkdir(parents=True)
-    dataset = Shapes(num_images=8, image_size=(64, 64))
-    images, annotations = [], []
-    for i in range(len(dataset)):
-        sample = dataset[i]
-        Image.fromarray(sample["image"].permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
-        images.append({"id": i + 1, "file_name": f"{i}.png", "height": 64, "width": 64})
-        for box, number in zip(sample["boxes"].tolist(), sample["classes"].tolist(), strict=True):
-            x, y, right, bottom = box
-            w, h = right - x, bottom - y
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": i + 1,
-                    "category_id": number + 1,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(dataset.class_names)]
-    for name, kept in (("a.json", 8), ("other.json", 4)):
-        content = {
-            "images": images[:kept],
-            "annotations": [a for a in annotations if a["image_id"] <= kept],
-            "categories": categories,
-        }
-        (folder / name).write_text(json.dumps(content))
-
-
-def soak(folder, count, seed, only="*", runs=tuple(RUNS), report=print):
+def soak(folder, count, seed, only="*", runs=None, report=print):
     """Make so many changes; returns the verdicts."""
     rng = random.Random(seed)
     work = Soak(folder)
     keys = [
         (name, *key)
-        for name in runs
+        for name in runs or small_runs.RUNS
         for key in mutations.all_keys(work.config(name))
         if fnmatchcase(key[0], only)
     ]
