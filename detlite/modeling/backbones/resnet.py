@@ -86,11 +86,6 @@ class ResNet(Backbone):
                 f"batch_statistics '{batch_statistics}' needs norm BN or SyncBN, got {norm}: "
                 "FrozenBN never moves its statistics, GN has none"
             )
-        if norm_eps == 0 and norm in ("BN", "SyncBN") and batch_statistics != "none":
-            raise ValueError(
-                f"norm_eps 0 needs norm FrozenBN or batch_statistics none, got norm {norm}: the "
-                "variance of a batch may be 0"
-            )
         self.out_features: list[str] = sorted(out_features)
         self.batch_statistics = batch_statistics
         self.stem = (DeepStem if stem == "deep" else Stem)(64, norm, norm_eps)

@@ -274,8 +274,3 @@ def test_a_deep_stem_and_pooled_shortcuts_freeze_and_train_like_others(depth):
     shapes = [spec.stride for spec in model.output_shape().values()]
     sizes = [value.shape[-1] for value in model(torch.zeros(1, 3, 64, 64)).values()]
     assert [64 // size for size in sizes] == shapes == [8, 16, 32]
-
-
-def test_an_epsilon_of_0_with_statistics_of_the_batch_is_refused():
-    with pytest.raises(ValueError, match=r"norm_eps 0 needs norm FrozenBN .* got norm BN"):
-        ResNet(depth=18, norm="BN", freeze_at=0, norm_eps=0.0)
