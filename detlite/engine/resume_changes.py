@@ -176,12 +176,18 @@ class ResumeChanges:
             CheckpointError: With every such change, and what to do instead.
         """
         refused = self.of("refused")
-        if refused:
-            raise CheckpointError(
-                f"--resume cannot go on from {self.path} with this config:\n"
-                + "".join(f"    {change}\n" for change in refused[:_MAX_LISTED])
-                + self._remedy(refused)
-            )
+        if not refused:
+            return
+        listed = [str(change) for change in refused]
+        if refused[0].key == "classes":
+            # What the classes come from.
+            data = [change for change in self.changes if change.key.startswith("data.train")]
+            listed += [f"{c.key}: {_shown(c.before)} -> {_shown(c.after)}" for c in data]
+        raise CheckpointError(
+            f"--resume cannot go on from {self.path} with this config:\n"
+            + "".join(f"    {line}\n" for line in listed[:_MAX_LISTED])
+            + self._remedy(refused)
+        )
 
     def refusal(self, error: CheckpointError, pattern: str) -> CheckpointError:
         """An error of what does not fit the checkpoint, with the keys that may be the cause."""

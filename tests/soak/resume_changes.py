@@ -57,7 +57,7 @@ class Verdicts:
 
     counts: dict = field(default_factory=dict)
     wrong: list = field(default_factory=list)
-    applied: set = field(default_factory=set)
+    rules: set = field(default_factory=set)
     unseen: set = field(default_factory=set)
     failed: set = field(default_factory=set)
 
@@ -178,6 +178,7 @@ class Soak:
             outcome, problems = "diverged", []
         except Exception:
             outcome, problems = "traceback", [traceback.format_exc()]
+        self.verdicts.rules.update(rule_of(k) for k in changed)
         self.verdicts.counts[outcome] = self.verdicts.counts.get(outcome, 0) + 1
         self.verdicts.wrong += [f"{name} {override}: {problem}" for problem in problems]
         return outcome
@@ -206,7 +207,6 @@ class Soak:
             last = load_checkpoint(run / (run / "last_checkpoint").read_text())
             if last["config"] != config.to_yaml():
                 problems.append("the checkpoint does not hold the new config")
-        self.verdicts.applied.update(changed)
         return "applied", problems
 
 
@@ -335,8 +335,7 @@ def main():
     for line in sorted(verdicts.failed):
         print(f"error of its own: {line}")
     print(f"applied, and the weights are the same: {', '.join(sorted(verdicts.unseen))}")
-    used = {rule_of(key).pattern for key in verdicts.applied}
-    print(f"rules met: {len(used)} of {len(RULES)}")
+    print(f"rules met: {len(verdicts.rules)} of {len(RULES)}")
     for line in verdicts.wrong:
         print(f"WRONG {line}")
     print(f"{len(verdicts.wrong)} wrong")
