@@ -17,9 +17,10 @@ from ..checkpoint import (
 )
 from ..config.schema import Config
 from ..data import build_datasets, build_train_loader, check_class_count
-from ..errors import ConfigError, UserError
+from ..errors import CheckpointError, ConfigError, UserError
 from ..modeling import MetaArch, build_meta_arch
 from ..solver import (
+    FreshSolver,
     build_optimizer,
     build_schedule,
     freeze_parameters,
@@ -35,6 +36,8 @@ from .device import select_device, use_deterministic_algorithms
 from .ema import ModelEMA
 from .evaluate import build_test_loaders, evaluate_model
 from .precision import memory_format, settle_precision
+from .resume_changes import ResumeChanges
+from .resuming import ResumedState
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -122,24 +125,26 @@ def _build_trainer(
         identity={"class_names": list(class_names)},
     )
     last_checkpoint = _LastCheckpoint(checkpointer)
-    checkpoint = last_checkpoint() if resume else None
-    if resume and checkpoint is None:
+    path, checkpoint = (last_checkpoint() if resume else None) or (None, {})
+    if resume and not checkpoint:
         logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.folder)
     device = select_device(config.device)
     config, precision, test_precision = settle_precision(config, device, checkpoint)
     checkpointer.identity["config"] = config.to_yaml()
+    changes = ResumeChanges.between(checkpoint, config, class_names, path)
+    changes.check()
     # A run that goes on needs no weights to begin with.
     model = (_new_model if checkpoint else build_model)(config, class_names)
     freeze_parameters(model, config.solver.freeze)
     _tell_sizes(config, model)
     if checkpoint:
-        load_weights(model, checkpoint["model"], str(last_checkpoint.path))
+        _load_weights(model, checkpoint, changes)
     start = int(checkpoint["iteration"]) + 1 if checkpoint else 0
-    optimizer, schedule = _build_solver(config, model)
+    solver, schedule = _build_solver(config, model)
     train = config.train
     trainer = Trainer(
         model,
-        optimizer,
+        solver.optimizer,
         build_train_loader(config, datasets, start=start),
         max_iter=config.solver.max_iter,
         hooks=build_hooks(
@@ -158,14 +163,16 @@ def _build_trainer(
         ema=ModelEMA(model, **vars(train.ema)) if train.ema.decay else None,
         accumulate=train.accumulate,
         kept_in_eval=frozen_norms(model),
-        last_checkpoint=last_checkpoint,
     )
+    trainer.last_checkpoint = resumed = ResumedState(
+        config, class_names, solver, trainer, last_checkpoint
+    )
+    # All generators, also those of Python and numpy; from here on each rank draws its own.
+    RandomState.seed_all(config.seed, rank())
     if checkpoint:
-        trainer.load_state_dict(checkpoint)
-        logger.info("going on at iteration %d from %s", start, last_checkpoint.path)
-    else:
-        # All generators, also those of Python and numpy; from here on each rank draws its own.
-        RandomState.seed_all(config.seed, rank())
+        trainer.load_state_dict(resumed.applied(checkpoint, changes))
+        changes.log()
+        _tell_start(config, start, path)
     return trainer
 
 
@@ -174,9 +181,8 @@ class _LastCheckpoint:
 
     def __init__(self, checkpointer: Checkpointer) -> None:
         self.checkpointer = checkpointer
-        self.path: Path | None = None
 
-    def __call__(self) -> Mapping[str, Any] | None:
+    def __call__(self) -> tuple[Path, Mapping[str, Any]] | None:
         found, error = None, None
         if is_main_process():
             try:
@@ -188,10 +194,24 @@ class _LastCheckpoint:
         found, error = broadcast_object((found, error))
         if error is not None:
             raise error
-        if found is None:
-            return None
-        self.path, content = found
-        return content  # type: ignore[no-any-return]
+        return found
+
+
+def _load_weights(model: nn.Module, checkpoint: Mapping[str, Any], changes: ResumeChanges) -> None:
+    try:
+        load_weights(model, checkpoint["model"], str(changes.path))
+    except CheckpointError as error:
+        raise changes.refusal(error, "model.*") from None
+
+
+def _tell_start(config: Config, start: int, path: Path | None) -> None:
+    logger.info("going on at iteration %d from %s", start, path)
+    if start > config.solver.max_iter:
+        logger.warning(
+            "solver.max_iter is %d, and %d iterations are done: the run ends at once",
+            config.solver.max_iter,
+            start,
+        )
 
 
 def _tell_sizes(config: Config, model: nn.Module) -> None:
@@ -206,7 +226,7 @@ def _tell_sizes(config: Config, model: nn.Module) -> None:
 
 def _build_solver(
     config: Config, model: nn.Module
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+) -> tuple[FreshSolver, torch.optim.lr_scheduler.LRScheduler]:
     solver = config.solver
     try:
         optimizer = build_optimizer(
@@ -217,9 +237,11 @@ def _build_solver(
             parameter_groups=solver.parameter_groups,
             layer_decay=solver.layer_decay,
         )
-        schedule = build_schedule(solver.schedule, optimizer, solver.max_iter)
+        schedule_of = partial(build_schedule, solver.schedule, max_iter=solver.max_iter)
+        fresh = FreshSolver.of(optimizer, solver.optimizer, schedule_of)
+        schedule = schedule_of(optimizer)
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
         raise ConfigError(f"solver: {error}") from error
-    return optimizer, schedule
+    return fresh, schedule

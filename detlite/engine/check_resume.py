@@ -50,6 +50,7 @@ def check_resume(config: Config, iterations: int = 6) -> ResumeReport:
     config = scale_to_batch(copy.deepcopy(config))
     # Of all three runs, since schedules depend on it; the end of a run is not what is asked for.
     config.solver.max_iter = max(config.solver.max_iter, iterations + 1)
+    config.train.checkpoint_period = iterations
     with tempfile.TemporaryDirectory() as made:
         folder = Path(broadcast_object(made))
         logger.info("%d iterations without an interruption", iterations)
@@ -90,7 +91,6 @@ def _run(config: Config, folder: Path, stop_after: int, *, resume: bool = False)
     config = copy.deepcopy(config)
     config.output_dir = str(folder)
     config.test.eval_period = 0
-    config.train.checkpoint_period = stop_after
     quiet = ("ConsoleWriter", "TensorBoardWriter", "ProgressBar", "WandbWriter", "MLflowWriter")
     kept = [block for block in config.train.hooks if block.name not in quiet]
     config.train.hooks = [*kept, *(Block(name=name, enabled=False) for name in quiet)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     # For annotations only: the trainer imports this file.
@@ -31,6 +32,9 @@ class HookBase:
 
     A hook owns no global; all that it needs is the trainer or comes from its constructor.
     """
+
+    state_depends_on: ClassVar[Sequence[str]] = ()
+    """Patterns of keys of the config: where one has changed, a resumed run drops this state."""
 
     def before_train(self, trainer: Trainer) -> None:
         """Before the first step."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from ..solver import scale_rates
 from ..utils.distributed import gather_objects, is_main_process, rank, world_size
 from ..utils.random_state import RandomState
 
@@ -103,14 +104,9 @@ def go_back_to_last(trainer: Trainer, lr_factor: float) -> None:
 
 def scale_lr(trainer: Trainer, factor: float) -> None:
     """Multiply the learning rate of every group, and what schedules derive it from."""
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = group["lr"] * factor
-        if "initial_lr" in group:
-            group["initial_lr"] = group["initial_lr"] * factor
-    for hook in trainer.hooks:
-        schedule: Any = getattr(hook, "schedule", None)
-        if hasattr(schedule, "base_lrs"):
-            schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+    schedules = (getattr(hook, "schedule", None) for hook in trainer.hooks)
+    schedule = next((each for each in schedules if each is not None), None)
+    scale_rates(trainer.optimizer, schedule, factor)
 
 
 def _random_state(by_rank: list[dict[str, Any]]) -> RandomState | None:

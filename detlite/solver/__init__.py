@@ -7,10 +7,12 @@ from .lr_schedule import WarmupCosineLR, WarmupMultiStepLR, build_schedule
 from .muon import Muon
 from .optimizer import build_optimizer, group_table
 from .registries import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
+from .resuming import FreshSolver, scale_rates
 
 __all__ = [
     "OPTIMIZER_REGISTRY",
     "SCHEDULE_REGISTRY",
+    "FreshSolver",
     "Muon",
     "WarmupCosineLR",
     "WarmupMultiStepLR",
@@ -20,5 +22,6 @@ __all__ = [
     "frozen_norms",
     "group_table",
     "parameter_groups",
+    "scale_rates",
     "scale_to_batch",
 ]

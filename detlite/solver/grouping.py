@@ -59,8 +59,9 @@ def parameter_groups(
 
     Returns:
         Groups for an optimizer, none of them empty, in the order of the parameters; each parameter
-        stands in one of them once. A group has ``params``, ``name``, ``lr_factor``,
-        ``weight_decay_factor`` and, where it is not the optimizer's, ``weight_decay``.
+        stands in one of them once. A group has ``params``, ``param_names``, ``name``,
+        ``lr_factor``, ``weight_decay_factor`` and, where it is not the optimizer's,
+        ``weight_decay``.
 
     Raises:
         ConfigError: A rule matches no parameter, or there is no backbone for ``layer_decay``.
@@ -81,6 +82,7 @@ def parameter_groups(
     return [
         {
             "params": [names.parameters[name] for name in members],
+            "param_names": members,
             "name": _title(members, kinds),
             "lr_factor": treatment.lr_factor,
             "weight_decay_factor": treatment.weight_decay_factor,

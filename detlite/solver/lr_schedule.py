@@ -122,7 +122,8 @@ def build_schedule(block: Block, optimizer: torch.optim.Optimizer, max_iter: int
     share: the rate times the group's ``lr_factor``.
 
     Raises:
-        ConfigError: The schedule waits for a metric, as ReduceLROnPlateau does.
+        ConfigError: The schedule waits for a metric, as ReduceLROnPlateau does, or ends before the
+            run, as OneCycleLR with fewer ``total_steps``.
         ValueError: The schedule refuses a value.
     """
     component = SCHEDULE_REGISTRY.get(block.name)
@@ -140,4 +141,9 @@ def build_schedule(block: Block, optimizer: torch.optim.Optimizer, max_iter: int
     schedule: LRScheduler = SCHEDULE_REGISTRY.build(
         arguments, optimizer=optimizer, max_iter=max_iter
     )
+    if isinstance(schedule, OneCycleLR) and schedule.total_steps < max_iter:
+        raise ConfigError(
+            f"schedule '{block.name}' ends after {schedule.total_steps} iterations, and "
+            f"solver.max_iter is {max_iter}; set solver.schedule.total_steps to {max_iter}"
+        )
     return schedule

@@ -11,7 +11,7 @@ from ...utils.distributed import is_main_process
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
-from .evaluation import main_metric, metric_value
+from .evaluation import MEASURED_WITH, main_metric, metric_value
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ class BestCheckpointer(HookBase):
         mode: Whether the greatest or the smallest value is the best.
     """
 
+    state_depends_on = MEASURED_WITH
+
     def __init__(
         self,
         *,
@@ -127,12 +129,15 @@ class BestCheckpointer(HookBase):
         logger.info("best %s so far: %.4f, saved %s", metric, value, path)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best, "best_iter": self.best_iter}
+        """The best value so far, and what it is of."""
+        kind = {"metric": self.metric, "mode": self.mode}
+        return {"best": self.best, "best_iter": self.best_iter, **kind}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the best value so far."""
-        self.best, self.best_iter = state["best"], state["best_iter"]
+        """Go on with the best value so far; one of another metric does not compare."""
+        kind = state.get("metric", self.metric), state.get("mode", self.mode)
+        if kind == (self.metric, self.mode):
+            self.best, self.best_iter = state["best"], state["best_iter"]
 
     def _is_better(self, value: float, best: float) -> bool:
         return value > best if self.mode == "max" else value < best

@@ -8,7 +8,7 @@ from ...ranges import NonNegativeFloat, PositiveInt
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
-from .evaluation import main_metric, metric_value
+from .evaluation import MEASURED_WITH, main_metric, metric_value
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ class EarlyStopping(HookBase):
         patience: Evaluations without a better value after which the run ends.
         min_delta: A value is better only if it differs from the best by more than this.
     """
+
+    state_depends_on = MEASURED_WITH
 
     def __init__(
         self,
@@ -63,11 +65,16 @@ class EarlyStopping(HookBase):
             self._stop_if_due(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and how long ago it was."""
-        return {"best": self.best, "best_iter": self.best_iter, "num_worse": self.num_worse}
+        """The best value so far, how long ago it was, and what it is of."""
+        kind = {"metric": self.metric, "mode": self.mode}
+        best = {"best": self.best, "best_iter": self.best_iter, "num_worse": self.num_worse}
+        return best | kind
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Go on with them; a value of another metric does not compare."""
+        kind = state.get("metric", self.metric), state.get("mode", self.mode)
+        if kind != (self.metric, self.mode):
+            return
         self.best, self.best_iter = state["best"], state["best_iter"]
         self.num_worse = state["num_worse"]
 

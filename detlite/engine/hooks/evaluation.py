@@ -15,6 +15,8 @@ from ..trainer import Trainer
 
 # What the tasks of the plain weights are called, where those of the average are evaluated too.
 PLAIN = "_plain"
+# Values that were measured with others of these do not compare.
+MEASURED_WITH = ("data.test", "data.test.*", "test.evaluators*")
 
 
 class Measurement(HookBase):

@@ -19,7 +19,7 @@ from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..run_files import SUMMARY, flatten_config, read_config, read_summary
 from ..trainer import Trainer
-from .evaluation import flatten_results
+from .evaluation import MEASURED_WITH, flatten_results
 from .writers import faults
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ class RunSummary(HookBase):
     Args:
         output_dir: Folder of the run.
     """
+
+    state_depends_on = MEASURED_WITH
 
     def __init__(self, *, output_dir: str) -> None:
         self.folder = Path(output_dir)
