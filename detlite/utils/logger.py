@@ -9,6 +9,8 @@ from pathlib import Path
 from termcolor import colored
 from tqdm import tqdm
 
+from .printable import printable
+
 _COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
@@ -47,7 +49,7 @@ class _Formatter(logging.Formatter):
         text = f"{where} {level}{record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return text
+        return printable(text)
 
 
 def setup_logger(output_dir: str | Path | None = None, *, main_process: bool = True) -> None:
