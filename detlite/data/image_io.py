@@ -7,7 +7,6 @@ fast, is deprecated since 0.29; on JPEG files the three agree to the bit.
 import contextlib
 import errno
 import io
-import logging
 import os
 import re
 import stat
@@ -34,8 +33,7 @@ from torch import Tensor
 from ..config.schema import DataSection
 from ..errors import ConfigError, DataError
 from .jpeg import START, JpegHeader, is_cut_short, whole_jpeg
-
-logger = logging.getLogger(__name__)
+from .value_range import to_bytes, warn_if_narrow
 
 # What the file system says for good; any other error may come from a network or a disk at work.
 _LASTING = {
@@ -61,8 +59,6 @@ _FORMATS: dict[bytes, Callable[[io.BytesIO], ImageFile]] = {
 }
 FORMAT_NAMES = "JPEG, PNG, BMP, TIFF, WebP, GIF"
 
-# Of 16 bits a channel; values that span less are shown too dark, or without contrast.
-_NARROW_SPAN = 1 << 14
 # A file may hold 8 bytes a pixel (RGBA of 16 bits), and so many of metadata.
 _BYTES_PER_PIXEL, _METADATA_BYTES = 8, 1 << 26
 _STRIP_PIXELS = 1 << 22
@@ -140,6 +136,20 @@ class ImageReader:
         if pixels is None:
             pixels = file.decode()
         file.check_final(pixels.shape[:2])
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def convert(self, image: Image.Image) -> Tensor:
+        """A Pillow image as (3, H, W) uint8 RGB, as it lies: not turned.
+
+        Raises:
+            DataError: Its pixels cannot be read, or it needs an ``image_range``.
+        """
+        file = _File(image.filename if isinstance(image, ImageFile) else "", b"", self, None)
+        try:
+            is_16_bit = image.mode.startswith("I;16")
+            pixels = file.deep(image, is_16_bit) if image.mode[0] in "IF" else _rgb(image)
+        except OSError as error:
+            raise DataError(f"a Pillow image cannot be read: {error}") from None
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -247,7 +257,7 @@ class _File:
             return self._deep_color(image)
         is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
         ImageOps.exif_transpose(image, in_place=True)
-        return self._deep(image, is_16_bit) if image.mode[0] in "IF" else _rgb(image)
+        return self.deep(image, is_16_bit) if image.mode[0] in "IF" else _rgb(image)
 
     def check_claimed(self, height: int, width: int, *, turned: bool) -> None:
         """Raise a DataError for what the header says, before memory is taken for the pixels."""
@@ -270,7 +280,7 @@ class _File:
                 (height, width),
             )
 
-    def _deep(self, image: Image.Image, is_16_bit: bool) -> np.ndarray:
+    def deep(self, image: Image.Image, is_16_bit: bool) -> np.ndarray:
         """A gray image with more than 8 bits."""
         if self.reader.image_range is None and not is_16_bit:
             raise DataError(
@@ -278,43 +288,29 @@ class _File:
                 "which nobody knows what is white; give data.image_range, the values that become "
                 "black and white, or convert it to 8 or 16 bits"
             )
-        gray = np.concatenate([self._scale(np.asarray(s)) for s in _strips(image)])
-        if is_16_bit:
-            self._warn_if_narrow([np.asarray(s) for s in _strips(image)])
+        if is_16_bit and self.reader.image_range is None:
+            warn_if_narrow(self.path, (np.asarray(strip) for strip in _strips(image)))
+        strips = (to_bytes(np.asarray(s), self.reader.image_range) for s in _strips(image))
+        gray = np.concatenate(list(strips))
         return np.repeat(gray[:, :, None], 3, axis=2)
 
     def _deep_color(self, image: ImageFile) -> np.ndarray:
         """A color image of 16 bits a channel, of which Pillow would keep the upper 8."""
         orientation = image.getexif().get(0x0112, 1)
         image.load()  # raises what is wrong with the data, which OpenCV does not
-        image.close()
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
         deep = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
         if deep is None or deep.dtype != np.uint16:
+            if self.reader.image_range is None:
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
             raise DataError(f"image file '{self.path}' has 16 bits a channel in an unknown form")
-        self._warn_if_narrow([deep])
-        upright = Image.fromarray(self._scale(deep)[:, :, ::-1])
+        if self.reader.image_range is None:
+            warn_if_narrow(self.path, [deep])
+        upright = Image.fromarray(to_bytes(deep, self.reader.image_range)[:, :, ::-1])
         upright.getexif()[0x0112] = orientation
         ImageOps.exif_transpose(upright, in_place=True)
         return _rgb(upright)
-
-    def _scale(self, values: np.ndarray) -> np.ndarray:
-        """Values of more than 8 bits as uint8."""
-        if self.reader.image_range is None:
-            return (values >> 8).astype(np.uint8)
-        low, high = self.reader.image_range
-        if values.dtype.kind == "u":
-            table = _to_bytes(np.arange(1 << 16, dtype=np.float64), low, high)
-            return table[values]
-        return _to_bytes(values.astype(np.float64), low, high)
-
-    def _warn_if_narrow(self, strips: list[np.ndarray]) -> None:
-        if self.reader.image_range is not None:
-            return
-        low = min(int(strip.min()) for strip in strips)
-        high = max(int(strip.max()) for strip in strips)
-        if 0 < high - low < _NARROW_SPAN:
-            _warn_narrow_once(self.path, low, high)
 
 
 _limit_lock = threading.Lock()
@@ -329,33 +325,6 @@ def _without_pillows_limit() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-_warned: list[bool] = []
-
-
-def _warn_narrow_once(path: str | Path, low: int, high: int) -> None:
-    """Warn of the first such image in this process; the others of its data set are alike."""
-    if _warned:
-        return
-    _warned.append(True)
-    end = (1 << max(high.bit_length(), 8)) - 1
-    range_of_data = [0, end] if high - low > end / 4 else [low, high]
-    logger.warning(
-        "image file '%s' has 16 bits a channel, but its values only reach from %d to %d; scaled by "
-        "65535 it has %d of 256 levels. Set data.image_range to the values that are black and "
-        "white in your data, such as data.image_range=%s",
-        path,
-        low,
-        high,
-        (high >> 8) - (low >> 8) + 1,
-        str(range_of_data).replace(" ", ""),
-    )
-
-
-def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = np.nan_to_num((values.clip(low, high) - low) * (255 / (high - low)))
-    return scaled.round().astype(np.uint8)
 
 
 def _strips(image: Image.Image) -> Iterator[Image.Image]:

@@ -262,7 +262,7 @@ def test_a_file_that_claims_too_many_pixels_is_refused_before_it_is_decoded(
 def test_a_key_gives_the_range_of_twelve_bit_images_and_a_warning_asks_for_it(
     cases_dir, caplog, monkeypatch
 ):
-    monkeypatch.setattr("detlite.data.image_io._warned", [])
+    monkeypatch.setattr("detlite.data.value_range._warned", [])
     path = cases_dir / "twelve-bit-images/scan.png"
     assert read_image(path).max() < 16
     read_image(path)
