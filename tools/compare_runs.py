@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from detlite import UserError
 from detlite.engine.run_table import (
     RunRow,
     check_metric,
@@ -59,7 +60,10 @@ def main(arguments: argparse.Namespace) -> None:
         rest = ", ".join(keys[MAX_KEYS:])
         print(f"\nThe configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}")
     if arguments.csv:
-        write_csv(arguments.csv, [row(run, arguments.metric, keys) for run in runs])
+        try:
+            write_csv(arguments.csv, [row(run, arguments.metric, keys) for run in runs])
+        except OSError as error:
+            raise UserError(f"--csv {arguments.csv} cannot be written: {error}") from None
 
 
 def row(run: RunRow, metric: str, keys: list[str]) -> dict[str, str]:

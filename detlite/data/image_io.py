@@ -225,7 +225,7 @@ class _File:
             return None
         if is_cut_short(self.data, header, pixels):
             raise PassingReadError(
-                f"image file '{self.path}' is broken: it is cut short, compressed data is missing"
+                f"image file '{self.path}' is broken: compressed data is missing"
             )
         return pixels
 

@@ -161,7 +161,10 @@ def _has_room(body: bytes, header: JpegHeader) -> bool:
         numbers = [0xD0 + 7, *(match[0][1] for match in _RESTART.finditer(body, header.scan))]
         expected = 0xD0 + (numbers[-1] + 1) % 8
         probe += bytes([0xFF, expected]) + _PROBE
-    plain, probed = (_decode_small(content, header) for content in (body + END, body + probe + END))
+    try:
+        plain, probed = (_decode_small(c, header) for c in (body + END, body + probe + END))
+    except (OSError, SyntaxError, ValueError):  # broken data, or bytes that made no sense there
+        return True
     return not np.array_equal(plain, probed)
 
 
