@@ -39,6 +39,7 @@ def datasets_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def cases_dir(datasets_dir):
+    """Small inputs that failed for users."""
     return datasets_dir.parent / "cases"
 
 

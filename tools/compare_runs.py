@@ -12,6 +12,7 @@ import csv
 import sys
 from pathlib import Path
 
+from detlite import UserError
 from detlite.utils.cli import run_cli
 from detlite.utils.tables import fitted_table, wrapped
 
@@ -54,7 +55,10 @@ def main(arguments: argparse.Namespace) -> None:
         told = f"The configs differ in {len(keys) - len(shown)} more keys (--keys, --csv): {rest}"
         print("\n" + wrapped(told, indent=""))
     if arguments.csv:
-        write_csv(arguments.csv, [cells(run, arguments.metric, keys) for run in runs])
+        try:
+            write_csv(arguments.csv, [cells(run, arguments.metric, keys) for run in runs])
+        except OSError as error:
+            raise UserError(f"--csv {arguments.csv} cannot be written: {error}") from None
 
 
 def write_csv(path: str, rows: list[dict[str, str]]) -> None:

@@ -51,8 +51,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
     setup_logger()
-    if Path(arguments.output).exists() and not arguments.overwrite:
-        raise UserError(f"--output {arguments.output} is there already; --overwrite replaces it")
+    output = Path(arguments.output)
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; give the name of the new file in it")
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"--output {output} is there already; --overwrite replaces it")
     # Here and not above: it imports torch, which takes seconds, once the command line is right.
     from detlite import Predictor
 
@@ -62,7 +65,10 @@ def main(arguments: argparse.Namespace) -> None:
         device="cpu",
         trust_imports=arguments.trust_imports,
     )
-    notes = predictor.export(arguments.format, arguments.output)
+    try:
+        notes = predictor.export(arguments.format, output)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error}") from None
     names = predictor.class_names
     reader = READERS[arguments.format].format(
         path=str(arguments.output),

@@ -5,6 +5,8 @@
     python tools/visualize.py --weights model_final.pth --dataset test --output out/
     python tools/visualize.py --weights model.pkl --config-file X.yaml --input a.jpg --output out/
 
+The first also writes predictions.json: class_names, score_thresh, images (file_name, picture,
+height, width and detections: class, category, score and bbox as x, y, width, height) and skipped.
 The third draws ground truth beside prediction. Of a classifier the likeliest classes are written
 onto the picture, and the true one above them. A checkpoint of detlite needs no config; the weights
 of another framework need that of their model, see configs/retinanet/README.md.
@@ -37,7 +39,19 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--score-thresh", type=float, default=0.5, help="default 0.5")
     parser.add_argument("--batch-size", type=int, default=1, help="images at a time; default 1")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:1; default auto"
+    )
+    parser.add_argument(
+        "--labels",
+        default="auto",
+        choices=["auto", "all", "none"],
+        help="at the boxes; auto: below the picture instead where they would hide the boxes",
+    )
+    parser.add_argument("--no-scores", action="store_true", help="labels without scores")
+    parser.add_argument(
+        "--line-width", type=int, metavar="PIXELS", help="of boxes; default: it fits the picture"
+    )
     parser.add_argument(
         "--trust-imports", action="store_true", help="run the files that the checkpoint imports"
     )
@@ -65,3 +79,5 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--score-thresh must be in [0, 1], got {arguments.score_thresh}")
     if arguments.batch_size < 1 or arguments.num_images < 1:
         raise UserError("--batch-size and --num-images must be at least 1")
+    if arguments.line_width is not None and arguments.line_width < 1:
+        raise UserError(f"--line-width must be at least 1, got {arguments.line_width}")

@@ -80,6 +80,10 @@ class DataSection(Section):
         sample_timeout: Seconds after which a sample in a worker is taken to hang; 0 waits for ever.
         lost_sample: What is done with a sample whose worker died or hung: "stop" the run, "retry"
             it once, or "skip" it, after one retry, to another image with a warning.
+        max_pixels: An image file that says it has more is refused before it is decoded, whatever
+            its format. Decoding takes 4 to 9 bytes of memory a pixel.
+        image_range: Of images with more than 8 bits a channel, the two values that become black
+            and white, such as [0, 4095] for 12 bits; null: 0 and 65535.
     """
 
     train: list[DatasetBlock] = field(default_factory=list)
@@ -97,6 +101,8 @@ class DataSection(Section):
     read_retries: NonNegativeInt = 2
     sample_timeout: NonNegativeFloat = 300.0
     lost_sample: Literal["stop", "retry", "skip"] = "retry"
+    max_pixels: PositiveInt = 64_000_000
+    image_range: Annotated[list[float], Meta(min_length=2, max_length=2)] | None = None
 
 
 @dataclass(kw_only=True)

@@ -8,11 +8,12 @@ from .build import (
     build_train_loader,
     check_class_count,
     check_test_classes,
+    read_as_configured,
 )
 from .classification_dataset import ClassificationDataset
 from .detection_dataset import DetectionDataset
 from .image_dataset import ImageDataset
-from .image_io import read_image
+from .image_io import ImageReader, read_image
 from .loader import Loader
 from .mapper import TestData, TrainingData, transform_sample
 from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY, TRANSFORM_REGISTRY
@@ -28,6 +29,7 @@ __all__ = [
     "ClassificationDataset",
     "DetectionDataset",
     "ImageDataset",
+    "ImageReader",
     "Loader",
     "RandomRotate90",
     "ResizeShortestEdge",
@@ -41,6 +43,7 @@ __all__ = [
     "check_class_count",
     "check_test_classes",
     "datasets",
+    "read_as_configured",
     "read_image",
     "transform_sample",
 ]

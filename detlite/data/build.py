@@ -13,6 +13,7 @@ from ..registry import Block
 from ..utils.distributed import rank, world_size
 from .batch_transforms import build_batch_mixer
 from .image_dataset import ImageDataset
+from .image_io import ImageReader
 from .loader import Loader
 from .mapper import TestData, TrainingData
 from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY
@@ -86,6 +87,7 @@ def build_train_loader(
             "sample that hangs in the training process itself",
             section.sample_timeout,
         )
+    read_as_configured(datasets, section)
     images = _usable_images(datasets, section.keep_empty_images)
     if section.batch_size > len(images):
         logger.warning(
@@ -132,6 +134,7 @@ def build_train_loader(
 def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
     """Batches of a test data set, each image once over all ranks."""
     section = config.data
+    read_as_configured([dataset], section)
     data = TestData(
         dataset,
         build_transforms(section.test_transforms),
@@ -149,6 +152,13 @@ def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
         sample_timeout=section.sample_timeout,
         lost_sample=section.lost_sample,
     )
+
+
+def read_as_configured(datasets: Sequence[ImageDataset], section: DataSection) -> None:
+    """Let data sets read image files as ``data.max_pixels`` and ``data.image_range`` say."""
+    reader = ImageReader.of(section)
+    for dataset in datasets:
+        dataset.reader = reader
 
 
 def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None:

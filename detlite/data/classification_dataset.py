@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..errors import DataError
 from .image_dataset import ImageDataset
-from .image_io import read_image
 from .index import PackedStrings
 
 
@@ -68,7 +67,7 @@ class ClassificationDataset(ImageDataset):
         Raises:
             DataError: The file cannot be read.
         """
-        return read_image(self.file_name(i))
+        return self.reader.read(self.file_name(i))
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Image i with its class.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .image_dataset import ImageDataset
-from .image_io import read_image
+from .image_io import ImageSizeError
 from .index import DetectionIndex
 
 _MAX_TOLD = 20
@@ -50,18 +50,18 @@ class DetectionDataset(DetectionIndex, ImageDataset):
         Raises:
             DataError: The file cannot be read, or has another size than the annotations say.
         """
-        image = read_image(self.file_name(i))
         height, width = int(self.heights[i]), int(self.widths[i])
-        if image.shape[1:] == (height, width):
-            return image
-        turned = image.shape[1:] == (width, height)
-        raise DataError(
-            f"image file '{self.file_name(i)}' has height {image.shape[1]} and width "
-            f"{image.shape[2]}, but the annotations of {self.name} say height {height} and width "
-            f"{width}"
-            + ("; its EXIF orientation, by which it was turned, may be the cause" if turned else "")
-            + ". Boxes would not fit; mend the annotations or the image"
-        )
+        try:
+            return self.reader.read(self.file_name(i), size=(height, width))
+        except ImageSizeError as error:
+            turned = error.size == (width, height)
+            cause = "; its EXIF orientation, by which it was turned, may be the cause"
+            raise DataError(
+                f"image file '{self.file_name(i)}' has height {error.size[0]} and width "
+                f"{error.size[1]}, but the annotations of {self.name} say height {height} and "
+                f"width {width}{cause if turned else ''}. Boxes would not fit; correct the "
+                "annotations or the image"
+            ) from None
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Image i with the boxes to train on: no crowds, nothing degenerate, clipped to the image.

@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .image_io import ImageReader
+
 
 class ImageDataset(Dataset[dict[str, Any]], ABC):
     """Images with something to learn from; derive from DetectionDataset or ClassificationDataset.
@@ -16,6 +18,7 @@ class ImageDataset(Dataset[dict[str, Any]], ABC):
         name: For log lines and folders of results.
         class_names: The classes, in the order of their numbers.
         image_ids: One an image, all ints or all strings, each once.
+        reader: Reads image files; the loaders set the one that the config asks for.
     """
 
     task: ClassVar[str]
@@ -27,6 +30,7 @@ class ImageDataset(Dataset[dict[str, Any]], ABC):
     name: str
     class_names: tuple[str, ...]
     image_ids: Sequence[int] | Sequence[str]
+    reader: ImageReader = ImageReader()
 
     @abstractmethod
     def __len__(self) -> int:

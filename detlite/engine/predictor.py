@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..checkpoint import (
     Format,
@@ -22,18 +19,17 @@ from ..checkpoint import (
 from ..checkpoint.interop import CLASSIFIER_TENSORS
 from ..config.loader import load_config, parse_config
 from ..config.schema import Config
-from ..data import build_transforms, read_image, transform_sample
+from ..data import ImageReader, build_transforms, transform_sample
 from ..errors import CheckpointError
 from ..modeling import META_ARCH_REGISTRY, MetaArch, build_meta_arch
 from ..registry import Block
 from ..visualization import Found, found_in
 from .device import select_device
+from .image_input import ImageLike, as_image_tensor, images_of, is_one_image
 from .precision import autocast, choose_precision, memory_format
 
 # What an image that nothing is known of has, so that transforms of boxes find some.
 _NO_BOXES = {"boxes": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
-
-ImageLike = np.ndarray | Tensor | str | Path
 
 
 class Predictor:
@@ -48,6 +44,8 @@ class Predictor:
         device: "auto" takes a GPU if there is one.
         batch_size: Images at a time, which does not change what is found (but with the model's
             ``independent_images: false``).
+        score_thresh: Detections that score less are left out; those below the
+            ``score_thresh`` of the model's postprocessor always are. For detectors only.
         trust_imports: Run the Python files that the checkpoint's config imports, for a model with
             components of a project.
 
@@ -60,6 +58,7 @@ class Predictor:
     Raises:
         CheckpointError: The file cannot be read, or does not hold the whole model.
         ConfigError: Its config needs components that are not there.
+        ValueError: The score threshold is not in [0, 1], or the model is a classifier.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class Predictor:
         class_names: Sequence[str] | None = None,
         device: str = "auto",
         batch_size: int = 1,
+        score_thresh: float | None = None,
         trust_imports: bool = False,
     ) -> None:
         peer = read_pretrained(weights)
@@ -100,17 +100,30 @@ class Predictor:
         layout = memory_format(self.config.train.channels_last, self.precision, self.device)
         self.model.to(self.device, memory_format=layout).eval()  # type: ignore[call-overload]
         self.transforms = build_transforms(self.config.data.test_transforms)
+        self.reader = ImageReader.of(self.config.data)
         self.batch_size = batch_size
+        self._check(score_thresh)
+        self.score_thresh = score_thresh
 
     @overload
-    def __call__(self, images: ImageLike) -> Any: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, score_thresh: float | None = None
+    ) -> Any: ...
     @overload
-    def __call__(self, images: Sequence[ImageLike]) -> list[Any]: ...
-    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
+    def __call__(
+        self, images: Iterable[ImageLike], *, score_thresh: float | None = None
+    ) -> list[Any]: ...
+    def __call__(
+        self, images: ImageLike | Iterable[ImageLike], *, score_thresh: float | None = None
+    ) -> Any:
         """Detect objects, or classify images.
 
         Args:
-            images: One or several: paths, (H, W, 3) uint8 RGB arrays or (3, H, W) uint8 tensors.
+            images: One image, or several in a list, an iterator or a folder, whose images are taken
+                in the order of their names. An image is a path, a Pillow image, a uint8 RGB array
+                (H, W, 3) or tensor (3, H, W); gray ones have one channel or are (H, W), a fourth
+                channel is alpha and dropped.
+            score_thresh: Instead of the predictor's.
 
         Returns:
             For each image pred_boxes (D, 4), scores (D,) and pred_classes (D,) by falling score,
@@ -119,14 +132,25 @@ class Predictor:
 
         Raises:
             DataError: A file cannot be read.
-            ValueError: An array or tensor is no image.
+            ValueError: There is no image, or an array or tensor is none.
         """
-        if isinstance(images, ImageLike):
-            return next(self.stream([images]))
-        return list(self.stream(images))
+        if is_one_image(images):
+            return next(self.stream([images], score_thresh=score_thresh))  # type: ignore[list-item]
+        results = list(self.stream(images, score_thresh=score_thresh))  # type: ignore[arg-type]
+        if not results:
+            raise ValueError("there is no image to predict on: the list or iterator is empty")
+        return results
 
-    def stream(self, images: Iterable[ImageLike]) -> Iterator[Any]:
+    def stream(
+        self, images: Iterable[ImageLike], *, score_thresh: float | None = None
+    ) -> Iterator[Any]:
         """The same for any number of images, ``batch_size`` at a time, in their order."""
+        self._check(score_thresh)
+        thresh = self.score_thresh if score_thresh is None else score_thresh
+        for found in self._batches(images_of(images)):
+            yield found[found.scores >= thresh] if thresh is not None else found
+
+    def _batches(self, images: Iterable[ImageLike]) -> Iterator[Any]:
         batch: list[dict[str, Any]] = []
         for image in images:
             batch.append(self._sample(image))
@@ -159,12 +183,20 @@ class Predictor:
             for output in self.model(batch):
                 yield found_in(output).to("cpu")
 
+    def _check(self, score_thresh: float | None) -> None:
+        if score_thresh is None:
+            return
+        if not 0 <= score_thresh <= 1:
+            raise ValueError(f"score_thresh must be in [0, 1], got {score_thresh}")
+        if _task_of(self.config.model) == "classification":
+            raise ValueError("score_thresh is for detectors; a classifier gives all its scores")
+
     def _sample(self, image: ImageLike) -> dict[str, Any]:
-        pixels = as_image_tensor(image)
+        pixels = as_image_tensor(image, self.reader)
         height, width = pixels.shape[-2:]
         record = {
             "image": pixels,
-            "file_name": str(image) if isinstance(image, str | Path) else "",
+            "file_name": str(image) if isinstance(image, str | PathLike) else "",
             "image_id": 0,
             "height": height,
             "width": width,
@@ -191,23 +223,3 @@ def _config_of(
             "(Predictor(weights, config=...), or --config-file)"
         )
     return config if isinstance(config, Config) else load_config(config)
-
-
-def as_image_tensor(image: ImageLike) -> Tensor:
-    """An image of any form as a uint8 RGB tensor (3, H, W).
-
-    Raises:
-        DataError: A file cannot be read.
-        ValueError: An array or tensor is no image.
-    """
-    if isinstance(image, str | Path):
-        return read_image(str(image))
-    axis = 0 if isinstance(image, Tensor) else 2
-    right = "(3, H, W) uint8 tensor" if axis == 0 else "(H, W, 3) uint8 array"
-    if image.ndim != 3 or image.shape[axis] != 3 or "uint8" not in str(image.dtype):
-        raise ValueError(
-            f"an image is a path or an RGB {right}, got {tuple(image.shape)} {image.dtype}"
-        )
-    if isinstance(image, Tensor):
-        return image.cpu()
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)

@@ -6,12 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..utils.picture_file import write_picture
+from ..utils.printable import printable
+
 _SIDE = 900  # pixels that the cells take together, about
 _LARGEST_CELL, _SMALLEST_LABELLED = 64, 14
 _MARGIN = 12
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _LIGHT = (40, 40, 40), (255, 255, 255)
-_FULL = np.array([140, 60, 20])  # a dark blue, in OpenCV's order BGR
+_FULL = np.array([20, 60, 140])  # a dark blue
 
 
 def write_confusion_picture(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
@@ -20,7 +23,7 @@ def write_confusion_picture(path: Path, counts: np.ndarray, class_names: Sequenc
     Names and numbers are left out where cells are too small for them.
 
     Args:
-        path: The file; its folder must be there.
+        path: The file.
         counts: (K, K): objects by their class (row) and by what they were taken for (column).
         class_names: K.
 
@@ -42,8 +45,7 @@ def write_confusion_picture(path: Path, counts: np.ndarray, class_names: Sequenc
     picture = cv2.copyMakeBorder(
         cells, _MARGIN, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_CONSTANT, value=_LIGHT
     )
-    if not cv2.imwrite(str(path), picture):
-        raise OSError(f"cannot write the picture {path}")
+    write_picture(path, picture)
 
 
 def _write_counts(cells: np.ndarray, counts: np.ndarray, shares: np.ndarray, cell: int) -> None:
@@ -61,7 +63,7 @@ def _write_counts(cells: np.ndarray, counts: np.ndarray, shares: np.ndarray, cel
 def _label_strip(class_names: Sequence[str], cell: int, *, at_right: bool) -> np.ndarray:
     """The names one under the other, each in the middle of its cell's height."""
     scale = min(cell, 36) / 60
-    names = [name if len(name) <= 24 else f"{name[:22]}.." for name in class_names]
+    names = [name if len(name) <= 24 else f"{name[:22]}.." for name in map(printable, class_names)]
     sizes = [cv2.getTextSize(name, _FONT, scale, 1)[0] for name in names]
     width = max(size[0] for size in sizes) + 12
     strip = np.full((cell * len(names), width, 3), 255, np.uint8)

@@ -12,6 +12,8 @@ from pathlib import Path
 from termcolor import colored
 from tqdm import tqdm
 
+from .printable import printable
+
 LOG_FILE = "log.txt"
 _COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -51,7 +53,7 @@ class _Formatter(logging.Formatter):
         text = f"{where} {level}{record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return text
+        return printable(text)
 
 
 class _ListHandler(logging.Handler):

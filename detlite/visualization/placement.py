@@ -1,5 +1,8 @@
 """Where the label of each box goes."""
 
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 
 # Cost of covering a whole label, in units of covering a whole object.
@@ -36,6 +39,30 @@ def place_labels(
         cost += _STEP_COST * np.arange(len(candidates))
         labels[i] = candidates[cost.argmin()]
     return [(int(x), int(y)) for x, y in labels[:, :2]]
+
+
+def hidden_share(
+    boxes: np.ndarray,
+    corners: Sequence[tuple[int, int]],
+    sizes: np.ndarray,
+    image_size: tuple[int, int],
+) -> float:
+    """The fraction of its box that labels hide, the mean over all boxes.
+
+    Args:
+        boxes: (D, 4) XYXY in pixels.
+        corners: The upper left corner (x, y) of each label.
+        sizes: (D, 2) width and height of each label.
+        image_size: (height, width) in pixels.
+    """
+    covered = np.zeros(image_size, np.uint8)
+    for (x, y), (width, height) in zip(corners, sizes.tolist(), strict=True):
+        covered[y : y + height, x : x + width] = 1
+    sums = cv2.integral(covered)
+    limits = np.tile(np.array(image_size)[::-1], 2)
+    x1, y1, x2, y2 = boxes.round().clip(0, limits).astype(int).T
+    hidden = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return float((hidden / ((x2 - x1) * (y2 - y1)).clip(1)).mean()) if len(boxes) else 0.0
 
 
 def _places(box: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..utils.printable import printable
 from .colormap import Color, text_color
 
 # Of the text's size: capitals reach 0.7 above the baseline, descenders 0.2 below.
@@ -68,6 +69,7 @@ def draw_text(
     image: np.ndarray, text: str, corner: tuple[int, int], text_size: int, color: Color
 ) -> None:
     """Draw a line of text and its padding into ``image``, the upper left at (x, y)."""
+    text = printable(text)
     origin = (corner[0] + _padding(text_size), corner[1] + round(_BASELINE * text_size))
     face = _font_face()
     if face is None:
@@ -92,6 +94,7 @@ def _padding(text_size: int) -> int:
 
 
 def _text_width(text: str, text_size: int) -> int:
+    text = printable(text)
     face = _font_face()
     if face is None:
         return int(cv2.getTextSize(text, *_stroke_font(text_size))[0][0])

@@ -1,6 +1,9 @@
 """Boxes, class names and scores drawn on an image."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -10,9 +13,16 @@ from torch import Tensor
 from ..structures import Instances
 from .colormap import Color, class_color
 from .grid import make_grid
+from .legend import add_legend
 from .objects import DrawnObjects
-from .placement import place_labels
+from .placement import hidden_share, place_labels
 from .text import Style, draw_plate, elide, plate_size
+
+Labels = Literal["auto", "all", "none"]
+
+# Where labels hide more than this of the boxes, they give way to a legend; not where they are few,
+# whose labels are read one by one.
+_MAX_HIDDEN, _FEW = 0.3, 20
 
 
 class Visualizer:
@@ -30,9 +40,15 @@ class Visualizer:
             that reaches them, because letters cannot shrink with it and would cover it. 0 keeps
             every image's size.
         scale: Makes lines and letters larger or smaller than usual.
+        labels: "all" writes the class and score of each object beside its box, "none" draws boxes
+            alone. "auto" writes them too, but where there are so many on so little space that they
+            would hide the objects: then a legend of the classes below the picture takes their
+            place, and the picture becomes higher.
+        show_scores: Whether scores are part of the labels.
+        line_width: Of boxes, in pixels; None: what fits the picture.
 
     Raises:
-        ValueError: The image has another type or shape.
+        ValueError: The image has another type or shape, or there are no such labels or lines.
     """
 
     def __init__(
@@ -43,7 +59,14 @@ class Visualizer:
         score_thresh: float = 0.0,
         min_side: int = 0,
         scale: float = 1.0,
+        labels: Labels = "auto",
+        show_scores: bool = True,
+        line_width: int | None = None,
     ) -> None:
+        if labels not in get_args(Labels):
+            raise ValueError(f"labels must be one of {get_args(Labels)}, got {labels!r}")
+        if line_width is not None and line_width < 1:
+            raise ValueError(f"line_width must be at least 1, got {line_width}")
         pixels = _to_array(image)
         self._image_size = (pixels.shape[0], pixels.shape[1])
         self._factor = max(1, -(-min_side // min(self._image_size)))
@@ -53,6 +76,10 @@ class Visualizer:
             np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST
         )
         self._style = Style.for_image(height, width, scale)
+        if line_width is not None:
+            self._style = replace(self._style, line_width=line_width)
+        self.labels = labels
+        self.show_scores = show_scores
         self.class_names = list(class_names or [])
         self.score_thresh = score_thresh
 
@@ -67,7 +94,8 @@ class Visualizer:
                 ``gt_classes``, on any device. Only the boxes must be there.
 
         Returns:
-            A new (H, W, 3) uint8 RGB array, larger than the image where ``min_side`` asks for it.
+            A new (H, W, 3) uint8 RGB array, larger than the image where ``min_side`` asks for it,
+            higher where it has a legend.
 
         Raises:
             ValueError: There are no boxes, or they refer to an image of another size.
@@ -130,16 +158,31 @@ class Visualizer:
         for box, color in zip(boxes, colors, strict=True):
             _draw_box(picture, box, color, self._style.line_width)
 
+        if self.labels == "none":
+            return picture
         labels = self._labels(objects)
         text_size = self._style.text_size
         sizes = np.array([plate_size(label, text_size) if label else (0, 0) for label in labels])
         outer = boxes + np.array([-1, -1, 1, 1]) * (self._style.line_width // 2)
         # The last is the most important and chooses its place first.
         corners = place_labels(outer[::-1], sizes[::-1].reshape(-1, 2), picture.shape[:2])[::-1]
+        if self._is_too_dense(boxes, corners, sizes.reshape(-1, 2)):
+            entries = [
+                (f"{self._class_name(k)} ({count})", class_color(k))
+                for k, count in Counter(classes).most_common()
+            ]
+            return add_legend(picture, entries, text_size)
         for label, corner, color in zip(labels, corners, colors, strict=True):
             if label:
                 draw_plate(picture, label, corner, text_size, color)
         return picture
+
+    def _is_too_dense(
+        self, boxes: np.ndarray, corners: Sequence[tuple[int, int]], sizes: np.ndarray
+    ) -> bool:
+        if self.labels != "auto" or len(boxes) <= _FEW:
+            return False
+        return hidden_share(boxes, corners, sizes, self._image.shape[:2]) > _MAX_HIDDEN
 
     def _labels(self, objects: DrawnObjects) -> list[str]:
         """Such as "RBC 0.97", the name shortened to fit; "" where no text fits the image."""
@@ -151,7 +194,7 @@ class Visualizer:
         if objects.classes is not None:
             names = [self._class_name(c) for c in objects.classes.tolist()]
         scores = [""] * len(objects)
-        if objects.scores is not None:
+        if objects.scores is not None and self.show_scores:
             scores = [f" {score:.2f}" for score in objects.scores.tolist()]
         return [elide(n, text_size, width, keep=s) for n, s in zip(names, scores, strict=True)]
 

@@ -15,6 +15,7 @@ from detlite.config.schema import (
 )
 from detlite.config.schema import TestSection as SectionOfTest
 from detlite.data import (
+    ImageReader,
     build_datasets,
     build_test_loader,
     build_train_loader,
@@ -224,3 +225,17 @@ def test_a_data_set_is_called_what_a_folder_of_results_can_be(painted_coco, name
     block = Block(name="CocoDetection", **painted_coco(1), title=name)
     with pytest.raises(DataError, match=r"data.test.0 \(CocoDetection\).*called.*`title`"):
         build_datasets([block], "data.test")
+
+
+def test_the_keys_of_image_files_reach_training_and_test_data(class_folders):
+    folder = class_folders({"cat/0.png": (60, 40), "dog/1.png": (40, 40)})
+    section = config(max_pixels=2000, image_range=[0, 4095])
+    blocks = [Block(name="ImageFolder", folder=str(folder))]
+    train, test = (build_datasets(blocks, "data.train")[0] for _ in range(2))
+    build_train_loader(section, [train])
+    build_test_loader(section, test)
+    for dataset in (train, test):
+        assert dataset.reader == ImageReader(2000, (0, 4095))
+        with pytest.raises(DataError, match=r"data\.max_pixels is 2,000"):
+            dataset[0]
+        assert dataset[1]["image"].shape == (3, 40, 40)

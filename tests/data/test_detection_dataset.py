@@ -87,6 +87,18 @@ def test_another_size_than_the_annotations_say_is_an_error(make_dataset, tmp_pat
     assert ("EXIF" in message) == hint
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_size_is_compared_before_the_image_is_decoded(
+    make_dataset, tmp_path, monkeypatch, suffix
+):
+    name = f"b.{suffix}"
+    Image.new("RGB", (20, 10)).save(tmp_path / name)
+    monkeypatch.setattr("cv2.imdecode", None)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    with pytest.raises(DataError, match="height 10 and width 20"):
+        make_dataset([], file_names=[name], sizes=[(11, 20)]).read_image(0)
+
+
 def test_a_turned_photograph_fits_annotations_of_the_upright_image(make_dataset, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

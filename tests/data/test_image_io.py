@@ -1,7 +1,6 @@
 import errno
 import io
 import os
-import pathlib
 
 import cv2
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from detlite.data.image_io import PassingReadError, may_pass, read_image
-from detlite.errors import DataError
+from detlite.data.image_io import ImageReader, PassingReadError, may_pass, read_image
+from detlite.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -137,10 +136,10 @@ def test_floating_point_images_are_refused(tmp_path):
     ],
 )
 def test_an_error_of_the_file_system_may_pass_or_not(tmp_path, monkeypatch, number, passes):
-    def fail(path):
+    def fail(path, flags):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    monkeypatch.setattr("detlite.data.image_io._open_at_once", fail)
     with pytest.raises(DataError, match=r"a\.jpg") as caught:
         read_image(tmp_path / "a.jpg")
     assert isinstance(caught.value, PassingReadError) is passes
@@ -160,13 +159,168 @@ def test_what_will_never_be_an_image_does_not_pass(tmp_path, content):
 def test_a_file_is_read_once(picture, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"a.{suffix}"
     picture.save(path)
-    data, reads = path.read_bytes(), []
-    path.unlink()
+    opened = []
 
-    def read(path):
-        reads.append(path)
-        return data
+    def open_at_once(path, flags):
+        opened.append(path)
+        return os.open(path, flags)
 
-    monkeypatch.setattr(pathlib.Path, "read_bytes", read)
+    monkeypatch.setattr("detlite.data.image_io._open_at_once", open_at_once)
     read_image(path)
-    assert reads == [path]
+    assert opened == [str(path)]
+
+
+def encoded(picture, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subsampling": 0, "quality": 95},
+        {"restart_marker_blocks": 2},
+        {"progressive": True},
+        {"mode": "L"},
+        {"mode": "CMYK"},
+    ],
+)
+@pytest.mark.parametrize("end", [b"\xff\xd9", b""])
+def test_a_jpeg_cut_in_half_is_found_also_with_an_end_marker_behind_it(tmp_path, options, end):
+    noise = np.random.default_rng(1).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    picture = Image.fromarray(cv2.resize(noise, (170, 130))).convert(options.pop("mode", "RGB"))
+    data = encoded(picture, **options)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    read_image(path)
+    scan = data.index(b"\xff\xda")
+    for share in (0.2, 0.5):
+        path.write_bytes(data[: int(scan + 20 + share * (len(data) - scan))] + end)
+        with pytest.raises(PassingReadError, match=r"a\.jpg' is broken"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_gray_picture_is_whole_and_a_turned_one_that_is_cut_is_not(tmp_path, capfd, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (70, 50), (128, 128, 128)).save(path, exif=exif)
+    assert (read_image(path) == 128).all()
+    assert capfd.readouterr().err == ""
+    colors = np.random.default_rng(1).integers(140, 256, (50, 70, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(colors), exif=exif)
+    path.write_bytes(data[: len(data) * 2 // 3] + b"\xff\xd9")
+    with pytest.raises(PassingReadError, match="is broken"):
+        read_image(path)
+
+
+def test_a_png_whose_pixels_were_changed_is_found_by_its_checksum(picture, tmp_path):
+    path = tmp_path / "a.png"
+    picture.save(path, compress_level=0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PassingReadError, match="checksum"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "bmp", "webp", "gif"])
+def test_one_limit_of_pixels_holds_for_every_format(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.new("L", (40, 30), 7).save(path)
+    with pytest.raises(DataError, match=r"40 x 30 .* data\.max_pixels is 1,199") as caught:
+        read_image(path, max_pixels=1199)
+    assert not may_pass(caught.value)
+    assert read_image(path, max_pixels=1200).shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg"])
+def test_the_limit_takes_the_place_of_pillows(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.new("L", (40, 30), 7).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(path).shape == (3, 30, 40)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.datasets
+@pytest.mark.parametrize("name", ["huge-png/ortho.png", "hostile/jpg30000.jpg"])
+def test_a_file_that_claims_too_many_pixels_is_refused_before_it_is_decoded(
+    cases_dir, monkeypatch, name
+):
+    monkeypatch.setattr(cv2, "imdecode", None)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    with pytest.raises(DataError, match=r"data\.max_pixels is 64,000,000") as caught:
+        read_image(cases_dir / name)
+    assert "DOS" not in str(caught.value)
+
+
+@pytest.mark.datasets
+def test_a_key_gives_the_range_of_twelve_bit_images_and_a_warning_asks_for_it(
+    cases_dir, caplog, monkeypatch
+):
+    monkeypatch.setattr("detlite.data.value_range._warned", [])
+    path = cases_dir / "twelve-bit-images/scan.png"
+    assert read_image(path).max() < 16
+    read_image(path)
+    (record,) = caplog.records  # once in a process
+    assert "data.image_range=[0,4095]" in record.getMessage()
+    values = np.asarray(Image.open(path)).astype(float)
+    image = read_image(path, image_range=(0, 4095))
+    assert image[2].numpy().tolist() == (values * 255 / 4095).round().tolist()
+    assert len(caplog.records) == 1
+
+
+def test_the_range_holds_for_color_and_for_floating_point_numbers(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 4096, (10, 20, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep[:, :, ::-1])
+    image = read_image(tmp_path / "a.png", image_range=(0, 4095))
+    expected = (deep * (255 / 4095)).round()
+    assert image.permute(1, 2, 0).tolist() == expected.tolist()
+    Image.fromarray(np.array([[-1, 20, 30, 99, np.nan]], np.float32)).save(tmp_path / "a.tiff")
+    image = read_image(tmp_path / "a.tiff", image_range=(20, 40))
+    assert image[0].tolist() == [[0, 0, 128, 255, 0]]
+
+
+@pytest.mark.parametrize("values", [(9, 9), (5, 1), (0, float("inf")), (float("nan"), 1)])
+def test_a_range_that_is_none_is_refused(values):
+    with pytest.raises(ConfigError, match=r"data\.image_range"):
+        ImageReader(image_range=values)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("data", [EPS, b"P6 1 1 255 abc", b"RIFF\x04\0\0\0WAVE", b"8BPS"])
+def test_only_documented_formats_are_opened(tmp_path, monkeypatch, data):
+    monkeypatch.setattr("subprocess.Popen", None)
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(DataError, match=r"not an image of a known format.*JPEG, PNG"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "sparse.jpg").touch()
+    os.truncate(tmp_path / "sparse.jpg", 1 << 40)
+    for path in ("/dev/zero", *tmp_path.iterdir()):
+        with pytest.raises(DataError, match="cannot read image file") as caught:
+            read_image(path)
+        assert not may_pass(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_a_data_error(name):
+    with pytest.raises(DataError, match="cannot read image file"):
+        read_image(name)
+
+
+def test_a_name_may_hold_any_bytes(picture, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\xff.png")
+    with open(path, "wb") as file:
+        picture.save(file, "png")
+    assert read_image(path).shape == (3, 50, 90)

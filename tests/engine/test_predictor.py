@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from detlite import Predictor
-from detlite.errors import CheckpointError, ConfigError
+from detlite.errors import CheckpointError, ConfigError, DataError
 from detlite.visualization import write_picture
 
 
@@ -58,10 +59,10 @@ def test_a_batch_of_several_sizes_gives_each_image_its_own_pixels(weights):
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), torch.zeros(8, 8, 3).byte()]
+    "image", [np.zeros((8, 8, 2), np.uint8), np.zeros((8, 8, 3)), torch.zeros(8, 8, 3).byte()]
 )
 def test_what_is_no_image_is_refused_with_its_shape(weights, image):
-    with pytest.raises(ValueError, match=r"an image is a path or an RGB .* got \(8, 8"):
+    with pytest.raises(ValueError, match=r"an image is a path, .* got \(8, 8"):
         Predictor(weights)(image)
 
 
@@ -121,3 +122,34 @@ def test_a_backbone_alone_detects_nothing(weights, tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(CheckpointError, match=r"ResNet in torchvision's names and no head"):
         Predictor(tmp_path / "resnet18.pth", config=Predictor(weights).config)
+
+
+def test_folders_iterators_pillow_images_and_a_score_thresh_are_taken(weights, tmp_path):
+    for name, size in (("b/a.png", (40, 60)), ("c.png", (50, 60))):
+        write_picture(tmp_path / "in" / name, picture(*size))
+    (tmp_path / "in/notes.txt").write_text("no image")
+    predictor = Predictor(weights)
+    found = predictor(tmp_path / "in")
+    assert sorted(r.image_size for r in found) == [(40, 60), (50, 60)]
+    thresh = float(found[0].scores[3])
+    assert len(predictor(str(tmp_path / "in"), score_thresh=thresh)[0]) == 4
+    assert len(Predictor(weights, score_thresh=1.0)(Image.fromarray(picture()))) == 0
+    assert [r.image_size for r in predictor(iter([picture(), picture(40, 50)[:, :, 0]]))] == [
+        (60, 90),
+        (40, 50),
+    ]
+    for empty in ([], iter(())):
+        with pytest.raises(ValueError, match="list or iterator is empty"):
+            predictor(empty)
+    for nothing in (None, [None]):
+        with pytest.raises(ValueError, match="got NoneType"):
+            predictor(nothing)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.5"):
+        predictor(picture(), score_thresh=1.5)
+
+
+def test_the_keys_of_image_files_in_the_checkpoint_reach_the_predictor(train, tmp_path):
+    train("data.max_pixels=1000")
+    write_picture(tmp_path / "a.png", picture(40, 30))
+    with pytest.raises(DataError, match=r"data\.max_pixels is 1,000"):
+        Predictor(tmp_path / "run/model_final.pth")(tmp_path / "a.png")

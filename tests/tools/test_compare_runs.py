@@ -156,6 +156,12 @@ def test_keys_and_csv(run_tool, runs, tmp_path):
     assert rows[0]["no.such"] == "-"
 
 
+def test_a_csv_that_cannot_be_written_is_told(run_tool, runs, tmp_path):
+    code, _, err = run_tool("compare_runs", runs, "--csv", tmp_path)
+    assert code == 2
+    assert f"--csv {tmp_path} cannot be written" in err
+
+
 def test_one_run_is_a_table_too(run_tool, runs):
     (row,) = table(run_tool("compare_runs", runs / "a")[1])
     assert row["run"] == "a"

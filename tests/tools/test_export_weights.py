@@ -84,6 +84,14 @@ def test_mistakes_are_told(run, run_tool, tmp_path):
     assert "is there already; --overwrite replaces it" in err
     assert run_tool("export_weights", *arguments, "--output", weights, "--overwrite")[0] == 0
 
+    for output, message in (
+        (tmp_path, "is a folder"),
+        (weights / "below.pkl", "cannot be written"),
+    ):
+        code, _, err = run_tool("export_weights", *arguments, "--output", output, "--overwrite")
+        assert code == 2
+        assert message in err
+
     again = ["--weights", weights, "--format", "mmdet", "--output", tmp_path / "model.pth"]
     code, _, err = run_tool("export_weights", *again)
     assert code == 2

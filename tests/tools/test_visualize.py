@@ -1,12 +1,14 @@
 """tools/visualize.py: pictures of detections and of annotations, and its errors."""
 
+import json
+import os
 import pathlib
 
 import cv2
 import numpy as np
 import pytest
 
-from detlite import build_trainer, load_config
+from detlite import Predictor, build_trainer, load_config
 from detlite.visualization import write_picture
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "configs/quickstart.yaml"
@@ -18,6 +20,9 @@ TINY = [
     "model.neck.out_channels=16",
     "solver.max_iter=1",
     "train.hooks=[]",
+    # The CI's processor may have no bf16 arithmetic.
+    "train.precision=fp32",
+    "test.precision=fp32",
     "model.postprocessor.score_thresh=0.0",
 ]
 
@@ -54,7 +59,7 @@ def test_folders_files_and_patterns_are_drawn_without_a_config(
         "--output", out, "--score-thresh", 0, "--batch-size", 2,
     )  # fmt: skip
     assert code == 0
-    assert drawn(out) == ["a.jpg", "a_2.jpg", "b.jpg"]
+    assert drawn(out) == ["a.jpg", "a_2.jpg", "b.jpg", "predictions.json"]
     assert cv2.imread(str(out / "b.jpg")).shape[1] >= 480
 
 
@@ -64,8 +69,67 @@ def test_an_unreadable_image_is_told_and_the_others_are_drawn(run_tool, weights,
         "visualize", "--weights", weights, "--input", images, "--output", tmp_path / "out"
     )
     assert code == 1
-    assert "broken.jpg" in err
-    assert drawn(tmp_path / "out") == ["a.jpg", "a_2.jpg", "b.jpg"]
+    *_, skipped, last = err.splitlines()
+    assert "skipped 1 files that are no images" in skipped
+    assert "notes.txt" in skipped
+    assert "1 of 4 images could not be read" in last
+    assert "broken.jpg" in last
+    assert drawn(tmp_path / "out") == ["a.jpg", "a_2.jpg", "b.jpg", "predictions.json"]
+    (entry,) = json.loads((tmp_path / "out/predictions.json").read_text())["skipped"]
+    assert entry["file_name"].endswith("broken.jpg")
+    assert "is broken" in entry["reason"]
+
+
+def test_predictions_are_written_beside_the_pictures(run_tool, weights, images, tmp_path):
+    out = tmp_path / "out"
+    code, _, _ = run_tool(
+        "visualize", "--weights", weights, "--input", images, "--output", out, "--score-thresh", 0,
+        "--device", "cpu", "--labels", "none", "--no-scores", "--line-width", 1,
+    )  # fmt: skip
+    assert code == 0
+    content = json.loads((out / "predictions.json").read_text())
+    assert content["class_names"] == ["circle", "triangle", "cross"]
+    assert content["score_thresh"] == 0
+    assert {entry["picture"] for entry in content["images"]} == {"a.jpg", "a_2.jpg", "b.jpg"}
+    predictor = Predictor(weights)
+    for entry in content["images"]:
+        found = predictor(entry["file_name"])
+        assert (entry["height"], entry["width"]) == found.image_size == (50, 80)
+        assert len(entry["detections"]) == len(found) > 0
+        for detection, box, score, k in zip(
+            entry["detections"], found.pred_boxes, found.scores, found.pred_classes, strict=True
+        ):
+            x, y, width, height = detection["bbox"]
+            assert [x, y, x + width, y + height] == pytest.approx(box.tolist(), abs=0.02)
+            assert detection["score"] == pytest.approx(float(score), abs=1e-5)
+            assert detection["class"] == content["class_names"][detection["category"]]
+            assert detection["category"] == int(k)
+
+
+def test_names_of_any_bytes_are_read_drawn_and_listed(run_tool, weights, tmp_path):
+    name = os.fsdecode(b"caf\xe9\xff.png")
+    write_picture(tmp_path / "in" / name, np.full((50, 80, 3), 200, np.uint8))
+    out = tmp_path / "out"
+    code, _, err = run_tool(
+        "visualize", "--weights", weights, "--input", tmp_path / "in", "--output", out
+    )
+    assert code == 0
+    assert "caf\\udce9\\udcff.png" in err
+    assert drawn(out) == [os.fsdecode(b"caf\xe9\xff.jpg"), "predictions.json"]
+    (entry,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert entry["file_name"] == str(tmp_path / "in" / name)
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_output_that_is_a_file_is_told_before_anything_is_read(run_tool, tmp_path, below):
+    (tmp_path / "out").write_text("mine")
+    code, _, err = run_tool(
+        "visualize", "--weights", "nowhere.pth", "--input", "a.jpg",
+        "--output", f"{tmp_path}/out{below}",
+    )  # fmt: skip
+    assert code == 2
+    assert "must be a folder" in err
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 FLOATS = "data.train_transforms=[{name: ResizeShortestEdge, min_size: 90, method: interpolate}]"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detlite.visualization import text
-from detlite.visualization.text import Style, elide, plate_size
+from detlite.visualization.text import Style, draw_plate, elide, plate_size
 
 
 @pytest.mark.parametrize(("height", "width"), [(133, 200), (480, 640), (2250, 4000), (4000, 4000)])
@@ -41,3 +41,10 @@ def test_a_long_name_is_shortened_before_its_score(max_width, expected):
     shortened = elide("Platelets", 20, max_width, keep=" 0.97")
     assert re.fullmatch(expected, shortened)
     assert not shortened or plate_size(shortened, 20)[0] <= max_width
+
+
+def test_a_name_that_is_no_utf8_is_drawn():
+    image = np.zeros((40, 300, 3), np.uint8)
+    draw_plate(image, "caf\udce9 \ud800", (0, 0), 20, (250, 250, 250))
+    assert image.any()
+    assert plate_size("caf\udce9", 20) == plate_size("caf\\udce9", 20)

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -139,7 +141,7 @@ CROWD = [[x, y, x + 40, y + 30] for x in range(-30, 660, 60) for y in range(-20,
 )
 def test_labels_never_leave_the_image(size, boxes, drawn_labels):
     names = ["a class name that is longer than any small image is wide"] * 200
-    Visualizer(grey_image(*size), names).draw(detections(size, boxes))
+    Visualizer(grey_image(*size), names, labels="all").draw(detections(size, boxes))
     assert drawn_labels
     for _, x1, y1, x2, y2 in drawn_labels:
         assert 0 <= x1 < x2 <= size[1]
@@ -289,3 +291,52 @@ def test_a_comparison_shows_ground_truth_left_and_predictions_right():
             for x in range(side.shape[1] - 159)
         ]
         assert any(found_at)
+
+
+DENSE = [[x, y, x + 14, y + 12] for x in range(5, 380, 20) for y in range(5, 280, 20)]
+
+
+def test_labels_that_would_hide_many_small_objects_give_way_to_a_legend(drawn_labels):
+    objects = detections((300, 400), DENSE, classes=[i % 2 for i in range(len(DENSE))])
+    picture = Visualizer(grey_image(300, 400), NAMES).draw(objects)
+    assert not drawn_labels
+    boxes_alone = Visualizer(grey_image(300, 400), NAMES, labels="none").draw(objects)
+    assert np.array_equal(picture[:300], boxes_alone)
+    assert 300 < picture.shape[0] < 350
+    legend = picture[300:]
+    assert has_color(legend, class_color(0))
+    assert has_color(legend, class_color(1))
+    assert Visualizer(grey_image(300, 400), NAMES, labels="all").draw(objects).shape[0] == 300
+    assert len(drawn_labels) == len(DENSE)
+
+
+def test_labels_of_few_or_of_large_objects_stay(drawn_labels):
+    Visualizer(grey_image(300, 400), NAMES).draw(detections((300, 400), DENSE[:9]))
+    assert len(drawn_labels) == 9
+    large = [[x, y, x + 100, y + 80] for x in range(0, 900, 120) for y in range(0, 700, 100)]
+    Visualizer(grey_image(720, 960), NAMES).draw(detections((720, 960), large))
+    assert len(drawn_labels) == 9 + len(large)
+
+
+@pytest.mark.datasets
+def test_the_boxes_of_300_small_objects_are_seen(cases_dir, drawn_labels):
+    content = json.loads((cases_dir / "dense-labels/t.json").read_text())
+    image = content["images"][0]
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in content["annotations"])]
+    size = (image["height"], image["width"])
+    objects = detections(size, boxes, classes=[0] * len(boxes))
+    assert Visualizer(grey_image(*size), NAMES).draw(objects).shape[0] > size[0]
+    assert not drawn_labels
+
+
+def test_scores_and_the_width_of_lines_are_options(drawn_labels):
+    objects = detections((100, 100), [[20, 40, 80, 90]], classes=[1])
+    picture = Visualizer(grey_image(100, 100), NAMES, show_scores=False, line_width=8).draw(objects)
+    assert [label[0] for label in drawn_labels] == ["WBC"]
+    assert (picture[70] != GREY).any(axis=1).sum() == 16 + 2  # OpenCV's lines are of odd width
+
+
+@pytest.mark.parametrize("options", [{"labels": "some"}, {"line_width": 0}])
+def test_options_that_there_are_not_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Visualizer(grey_image(9, 9), **options)

@@ -200,7 +200,7 @@ def test_a_long_name_is_shortened_and_a_picture_that_fails_loses_nothing_else(
     bundle = a_bundle(parts=[[sample], [sample]])
     (picture, _) = sorted((write_bundle(bundle, tmp_path) / "images").iterdir())
     assert picture.name == f"0_00_{'x' * 100}.png"
-    monkeypatch.setattr("cv2.imwrite", lambda *arguments: False)
+    monkeypatch.setattr("cv2.imencode", lambda *arguments: (False, None))
     assert read_bundle(write_bundle(bundle, tmp_path)).iteration == 12
 
 
