@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 Fate = Literal["applied", "without effect", "refused"]
 _FATES: tuple[Fate, ...] = ("applied", "without effect", "refused")
-_MAX_LISTED = 30
+_MAX_LISTED = 20
 _MAX_VALUE = 60
 
 
