@@ -198,5 +198,5 @@ def test_memory_that_a_block_would_need_is_an_error_with_its_values():
         def __init__(self, *, channels: int = 1) -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
 
-    with pytest.raises(ConfigError, match="layer 'Large' cannot be built: .*\n.*channels=7"):
+    with pytest.raises(ConfigError, match=r"layer 'Large' cannot be built: .*\n.*channels=7"):
         registry.build({"name": "Large", "channels": 7})

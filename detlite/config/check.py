@@ -147,7 +147,7 @@ class Checker:
     def _keys(
         self, values: Mapping[str, Any], keys: Mapping[str, Key], title: str, path: KeyPath
     ) -> dict[str, Any]:
-        checked = {}
+        checked: dict[str, Any] = {}
         for name, key in keys.items():
             inner = without_none(key.annotation)[0]
             if name in values and values[name] is None and type(key.default) is list:

@@ -42,7 +42,8 @@ class Origin:
 
 # libyaml reads a long list of classes 20 times faster; it is missing where PyYAML was built from
 # source without it.
-_EVENTS: Any = (yaml.cyaml.CParser,) if yaml.__with_libyaml__ else (Reader, Scanner, Parser)
+_LIBYAML: Any = getattr(yaml, "cyaml", None)
+_EVENTS: Any = (_LIBYAML.CParser,) if _LIBYAML else (Reader, Scanner, Parser)
 
 
 class _Loader(Composer, *_EVENTS, SafeConstructor, Resolver):  # type: ignore[misc]
@@ -111,7 +112,7 @@ def _integer(_: _Loader, node: yaml.Node) -> int:
     return number
 
 
-def _float(loader: _Loader, node: yaml.Node) -> float:
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
     number = SafeConstructor.construct_yaml_float(loader, node)
     digits = node.value.lower().partition("e")[0]
     if math.isinf(number) and "inf" not in digits:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..config.tree import parse_yaml
 
 METRICS = "metrics.json"
 SUMMARY = "summary.json"
@@ -41,10 +41,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.yaml`` of a run; empty where there is none that can be read."""
     try:
-        found = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return parse_yaml((folder / CONFIG).read_text(encoding="utf-8"), CONFIG).values
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def flatten_config(value: Any, path: str = "") -> dict[str, Any]:

@@ -33,8 +33,9 @@ BUILT = 0.1  # share of the mutations that load and whose model is then built
 VALUES = [
     *("0", "-1", "1", "null", "true", "no", "''", "x", "[]", "{}", "[1, 2]", "{name: X}", "1e400"),
     *("1e-400", ".inf", "-.inf", ".nan", "1e308", "-0.0", "9223372036854775807", "1e9", "'5'"),
-    *(str(2**63), "9" * 400, "1000000000", "0x1F", "[[[[]]]]", "'\\0'", '"\\ud800"', "*a", "!!x 1"),
-    *("-5000000000", "0.5", "[null]", "x" * 5000, "[" * 200, "&a [*a]", "~", "2020-01-01", "/dev/zero"),
+    *(str(2**63), "9" * 400, "1000000000", "0x1F", "[[[[]]]]", "'\\0'", '"\\ud800"', "*a"),
+    *("-5000000000", "0.5", "[null]", "x" * 5000, "[" * 200, "&a [*a]", "~", "2020-01-01"),
+    *("/dev/zero", "!!x 1"),
 ]  # fmt: skip
 
 
@@ -203,7 +204,8 @@ def _shows(found: object, given: object) -> bool:
         return len(found) == len(given) and all(map(_shows, found, given))
     # null switches a list or a section off.
     switched_off = given is None and (found == [] or isinstance(found, dict))
-    return switched_off or (type(given) is not bool) == (type(found) is not bool) and found == given
+    same_kind = (type(given) is bool) == (type(found) is bool)
+    return switched_off or (same_kind and found == given)
 
 
 def run_in_child(mutation: Mutation, build: bool) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
+from ...config.tree import parse_yaml
 from ...errors import CheckpointError
 from .detectron2 import read_detectron2
 from .foreign_body import read_foreign_body
@@ -47,7 +47,7 @@ def recognize(content: Any, name: str, own: Collection[str] = ()) -> PeerWeights
     except CheckpointError:
         raise
     # A file whose names are right may hold anything behind them: a number for a convolution.
-    except (LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{name} has the names of known weights, and does not hold behind them what such a "
             f"file does: {type(error).__name__}: {error}"
@@ -101,7 +101,7 @@ def _own(content: Mapping[str, Any], name: str) -> PeerWeights:
         kind="checkpoint of detlite",
         weights=dict(inference_weights(content)),
         class_names=class_names_in(content),
-        settings=_own_settings(yaml.safe_load(config)["model"]) if config else {},
+        settings=_own_settings(parse_yaml(config, "the config").values["model"]) if config else {},
         source=name,
         config=config,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...errors import ConfigError
-from ..tree import read_text
+from ..files import read_text
 from .expression import evaluate
 
 MAX_NODES = 100_000
