@@ -8,6 +8,21 @@ from pathlib import Path
 from ..errors import ConfigError, shorten
 from .tree import MAX_CHARACTERS
 
+_SHIPPED = "detlite://"
+
+
+def config_path(name: str | os.PathLike[str], folder: Path) -> Path:
+    """Where a config is: relative to a folder, or ``detlite://...`` of those that detlite ships."""
+    text = os.fspath(name)
+    if not text.startswith(_SHIPPED):
+        return folder / text
+    package = Path(__file__).parents[1]
+    # A wheel has them within the package, a checkout beside it.
+    configs = package / "configs"
+    if not configs.is_dir():
+        configs = package.parent / "configs"
+    return configs / text.removeprefix(_SHIPPED)
+
 
 def read_text(path: Path, named_by: str) -> str:
     """Read a config file.

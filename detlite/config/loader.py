@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ..errors import ConfigError, shorten
 from .check import MAX_TOLD, Checker
-from .files import read_text
+from .files import config_path, read_text
 from .schema import Config
 from .tree import MAX_DEPTH, MAX_VALUES, Origin, Tree, parse_override, parse_yaml
 
@@ -21,7 +21,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """Read and check a config.
 
     Args:
-        path: A YAML file.
+        path: A YAML file, or ``detlite://quickstart.yaml`` for one that detlite ships; the same
+            holds for ``_base_``.
         overrides: ``key.path=value`` in YAML syntax, as on the command line.
 
     Raises:
@@ -32,7 +33,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def read_tree(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Tree:
     """Read a YAML file, its bases and the overrides into one tree, unchecked."""
-    tree = _Reader().read(Path(path), "the config", ())
+    tree = _Reader().read(config_path(path, Path()), "the config", ())
     for override in overrides:
         parsed = parse_override(override)
         _resolve_imports(parsed, Path.cwd())
@@ -157,7 +158,7 @@ class _Reader:
         _resolve_imports(own, path.parent)
         merged = Tree()
         for base in bases:
-            tree = self.read(path.parent / base, place, (*within, path))
+            tree = self.read(config_path(base, path.parent), place, (*within, path))
             # Counted as often as it is merged: many files with many bases take as long.
             self._values += 1 + len(tree.origins)
             if self._values > 2 * MAX_VALUES:

@@ -205,3 +205,12 @@ def test_the_config_of_a_checkpoint_imports_nothing_unasked(write):
     ):
         parse_config(text, "model.pth")
     assert parse_config(text, "model.pth", trust_imports=True).imports == [str(mine)]
+
+
+def test_a_shipped_config_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("_base_: detlite://quickstart.yaml\nsolver: {max_iter: 7}")
+    assert load_config("detlite://quickstart.yaml").output_dir == "output/quickstart"
+    assert load_config("a.yaml").solver.max_iter == 7
+    with pytest.raises(ConfigError, match=r"no file .*/configs/quikstart\.yaml"):
+        load_config("detlite://quikstart.yaml")
