@@ -144,7 +144,8 @@ class ImageReader:
         Raises:
             DataError: Its pixels cannot be read, or it needs an ``image_range``.
         """
-        file = _File(image.filename if isinstance(image, ImageFile) else "", b"", self, None)
+        name = os.fsdecode(image.filename) if isinstance(image, ImageFile) else ""
+        file = _File(name, b"", self, None)
         try:
             is_16_bit = image.mode.startswith("I;16")
             pixels = file.deep(image, is_16_bit) if image.mode[0] in "IF" else _rgb(image)

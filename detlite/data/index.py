@@ -15,7 +15,8 @@ class PackedStrings(Sequence[str]):
     """Strings in one buffer of bytes."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        encoded = [string.encode() for string in strings]
+        # File names may hold bytes that are no UTF-8, which Python writes as lone surrogates.
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
         self._buffer = b"".join(encoded)
         self._offsets = _offsets_from_counts([len(part) for part in encoded])
 
@@ -30,7 +31,9 @@ class PackedStrings(Sequence[str]):
         if isinstance(item, slice):
             return [self[i] for i in range(len(self))[item]]
         i = range(len(self))[item]
-        return self._buffer[self._offsets[i] : self._offsets[i + 1]].decode()
+        return self._buffer[self._offsets[i] : self._offsets[i + 1]].decode(
+            "utf-8", "surrogatepass"
+        )
 
 
 class DetectionIndex:

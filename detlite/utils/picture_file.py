@@ -24,4 +24,4 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
         height, width = picture.shape[:2]
         raise OSError(f"cannot write the picture {path}: of {width} x {height} pixels")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    path.write_bytes(content.tobytes())

@@ -10,6 +10,7 @@ import torch
 
 from ...data import transform_sample
 from ...ranges import Fraction, NonNegativeInt, PositiveInt
+from ...utils.printable import printable
 from ...visualization import (
     Visualizer,
     draw_beside_truth,
@@ -107,7 +108,8 @@ class PredictionPictures(HookBase):
                 score_thresh=self.score_thresh,
                 min_side=384,
             )
-            name = Path(original["file_name"]).stem
+            # Of files and, for writers such as TensorBoard, of tags.
+            name = printable(Path(original["file_name"]).stem)
             pictures[f"{name}_{i}" if name in pictures else name] = draw_beside_truth(
                 visualizer, original, found
             )

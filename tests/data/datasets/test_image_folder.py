@@ -1,6 +1,7 @@
 """ImageFolder against torchvision's, lists of every form, and what is refused."""
 
 import logging
+import os
 
 import pytest
 import torchvision
@@ -131,3 +132,10 @@ def test_the_splits_of_trashnet_have_the_images_that_its_readme_counts(datasets_
     assert counts == [[354, 403, 287, 347, 286, 91], [65, 83, 46, 61, 56, 17]]
     block = {"name": "ImageFolder", "folder": "trashnet150/images"}
     assert len(DATASET_REGISTRY.build(block)) == 2527
+
+
+def test_file_names_may_hold_any_bytes(class_folders):
+    name = os.fsdecode(b"cat/caf\xe9.png")
+    dataset = ImageFolder(folder=str(class_folders({name: (8, 9), "dog/a.png": (8, 9)})))
+    assert list(dataset.file_names) == [name, "dog/a.png"]
+    assert dataset[0]["image"].shape == (3, 8, 9)
