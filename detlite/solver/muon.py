@@ -1,12 +1,15 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for convolutions too."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from ..errors import UserError
 from ..ranges import Fraction, LearningRate, NonNegativeFloat, PositiveInt
+from ..utils.hardware import computes_bf16
 from .registries import OPTIMIZER_REGISTRY
 
 
@@ -40,12 +43,13 @@ def Muon(
     """
     # timm is an optional dependency.
     try:
-        from timm.optim.muon import Muon as TimmMuon
+        import timm.optim.muon as muon
     except ImportError as error:
         raise UserError(
             "optimizer 'Muon' needs the package timm, 1.0.21 or newer: pip install 'timm>=1.0.21'"
         ) from error
-    optimizer: torch.optim.Optimizer = TimmMuon(
+    _choose_precision(muon)
+    optimizer: torch.optim.Optimizer = muon.Muon(
         params,
         lr=lr,
         weight_decay=weight_decay,
@@ -55,3 +59,17 @@ def Muon(
         betas=betas,
     )
     return optimizer
+
+
+def _choose_precision(muon: ModuleType) -> None:
+    """Let timm's Newton-Schulz iterations use bf16, its only choice, just where that is fast."""
+    iterate: Callable[..., torch.Tensor] = muon.zeropower_via_newtonschulz
+    if hasattr(iterate, "__wrapped__"):
+        return
+
+    @wraps(iterate)
+    def in_fast_precision(matrix: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        dtype = torch.bfloat16 if computes_bf16(matrix.device)[0] else torch.float32
+        return iterate(matrix, *args, dtype=dtype, **kwargs)
+
+    muon.zeropower_via_newtonschulz = in_fast_precision

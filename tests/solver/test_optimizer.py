@@ -154,6 +154,20 @@ def test_muon_moves_convolutions_orthogonally_and_all_else_as_nadamw_does():
     assert shift.abs().max() < 1.1 * shift.abs().min()
 
 
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_muon_computes_in_bf16_only_where_the_hardware_does(monkeypatch, has_bf16):
+    monkeypatch.setattr("detlite.solver.muon.computes_bf16", lambda device: (has_bf16, ""))
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = build_optimizer(Block(name="Muon", lr=0.1, weight_decay=0.0), model)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    step = (model.weight.detach() - before) / 0.1
+    # Steps in bf16 have 8 bits, but for the rounding of the weights that they are added to.
+    rounded = step / (0.2 * 8**0.5)
+    assert torch.allclose(rounded, rounded.bfloat16().float(), atol=1e-5, rtol=0) == has_bf16
+
+
 def test_muon_goes_on_with_its_momentum_after_a_load():
     def step(model, optimizer, seed):
         generator = torch.Generator().manual_seed(seed)
