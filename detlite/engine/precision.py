@@ -9,6 +9,7 @@ import torch
 
 from ..config.loader import parse_yaml
 from ..config.schema import Config, PrecisionKey
+from ..errors import ConfigError
 from ..utils.distributed import gather_objects
 from ..utils.hardware import computes_bf16
 
@@ -107,7 +108,10 @@ def _precision_of(checkpoint: Mapping[str, Any] | None) -> Precision | None:
     """The precision that a checkpoint's run was trained in; None where it does not say."""
     if not checkpoint or not checkpoint.get("config"):
         return None
-    values = parse_yaml(str(checkpoint["config"]), "the config within the checkpoint").values
+    try:
+        values = parse_yaml(str(checkpoint["config"]), "the config within the checkpoint").values
+    except ConfigError:  # of an older version; the run goes on with the present config
+        return None
     train = values.get("train")
     found = train.get("precision") if isinstance(train, dict) else None
     return found if found in ("fp32", "bf16", "fp16") else None

@@ -52,6 +52,8 @@ class _Run:
             self.hook: HookBase = subject.build(
                 weights_seed=seed,
                 output_dir=Path(folder),
+                config_yaml="",
+                log_records=[],
                 test_loaders=[],
                 evaluate=lambda model: {},
                 schedule=schedule,

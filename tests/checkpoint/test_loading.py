@@ -290,7 +290,7 @@ def test_a_backbone_of_other_shapes_is_an_error_however_small_the_share(load):
     [
         ({"format": "safetensors"}, "KeyError: 'metadata'"),
         ({"format": "detlite", "model": 3}, "TypeError|AttributeError"),
-        ({"format": "detlite", "model": {}, "config": "["}, "ParserError"),
+        ({"format": "detlite", "model": {}, "config": "["}, "ConfigError"),
         ({"backbone.bottom_up.x": torch.ones(1), "pixel_mean": torch.ones(0),
           "pixel_std": torch.ones(0)}, "IndexError"),
         ({"bbox_head.retina_cls.weight": torch.ones(1),

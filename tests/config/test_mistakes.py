@@ -46,8 +46,8 @@ def test_a_misspelt_key(project, train):
 def test_a_wrong_type(project, train):
     project.change("batch_size: 2", "batch_size: two")
     assert (
-        f"{project.line('batch_size')}: section 'data' key 'batch_size' must be an integer >= 1, "
-        "got 'two' (str)" in mistake(train)
+        f"{project.line('batch_size')}: section 'data' key 'batch_size' must be an integer >= 1 "
+        "and <= 1000000, got 'two' (str)" in mistake(train)
     )
 
 

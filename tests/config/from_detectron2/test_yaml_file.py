@@ -122,7 +122,7 @@ def test_a_circle_of_bases_is_told_with_its_files(write):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone.yaml", "there is no file"), (".", "cannot read"), ("lazy.py", "is a LazyConfig")],
+    [("gone.yaml", "there is no file"), (".", "is a folder"), ("lazy.py", "is a LazyConfig")],
 )
 def test_what_is_no_yaml_file_is_told(tmp_path, name, message):
     with pytest.raises(ConfigError, match=message):
