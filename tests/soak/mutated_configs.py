@@ -8,19 +8,18 @@ child that is forked after torch has been imported. Exit code 1 with a list of w
 """
 
 import argparse
-import os
 import pathlib
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-import time
-import traceback
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from limits import run_within_limits
 
 from detlite import UserError, build_model, load_config
 from detlite.config import read_tree
@@ -208,37 +207,6 @@ def _shows(found: object, given: object) -> bool:
     return switched_off or (same_kind and found == given)
 
 
-def run_in_child(mutation: Mutation, build: bool) -> str:
-    """The problem of a mutation, found in a forked process within limits."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        try:
-            used = (
-                int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-                * resource.getpagesize()
-            )
-            # Of the address space, as a mutation that builds a model may ask for its weights.
-            resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
-            text = problem_of(mutation, build)
-        except BaseException:
-            text = traceback.format_exc(limit=-4)
-        os.write(writer, text.encode("utf-8", "backslashreplace")[:4000])
-        os._exit(0)
-    os.close(writer)
-    end = time.monotonic() + SECONDS * (4 if build else 1)
-    while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            with os.fdopen(reader, "rb") as pipe:
-                return pipe.read().decode()
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(reader)
-    return f"no answer within {SECONDS:g} s"
-
-
 def failures(count: int, seed: int, built: float = BUILT) -> list[str]:
     """Run ``count`` mutations; one line for each that went wrong."""
     filled_registries()
@@ -249,7 +217,10 @@ def failures(count: int, seed: int, built: float = BUILT) -> list[str]:
         shutil.copytree(ROOT / "configs", folder / "configs")
         for number, mutation in enumerate(mutations(folder, seed, count)):
             build = random.Random(f"{seed} {number} build").random() < built
-            problem = run_in_child(mutation, build)
+            # Of the address space, as a mutation that builds a model may ask for its weights.
+            problem = run_within_limits(
+                partial(problem_of, mutation, build), SECONDS * (4 if build else 1), BYTES
+            )
             if problem:
                 found.append(f"{number} {mutation.what!r}: {problem}")
     return found

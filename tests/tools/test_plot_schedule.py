@@ -21,7 +21,7 @@ def plot(run_tool, *arguments, config=CONFIGS / "quickstart.yaml"):
 def test_the_table_of_the_quickstart_has_its_epochs(run_tool):
     code, out, err = plot(run_tool, "--no-picture")
     assert code == 0, err
-    assert "AdamW, WarmupCosineLR: 800 iterations of 8 images, 6400 in all, 100 epochs" in out
+    assert "AdamW, WarmupCosineLR: 1000 iterations of 8 images, 8000 in all, 125 epochs" in out
     assert any(line.split()[:2] == ["100", "12.50"] for line in out.splitlines())
 
 
