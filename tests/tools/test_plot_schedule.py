@@ -81,7 +81,7 @@ def test_without_matplotlib_the_table_comes_and_the_command_for_it(run_tool, mon
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = plot(run_tool)
     assert code == 2
-    assert "800 iterations" in out
+    assert "1000 iterations" in out
     assert "a picture needs matplotlib, which is not installed: pip install matplotlib" in err
 
 
