@@ -12,6 +12,7 @@ from ..errors import ConfigError, DataError, UserError, shorten
 from ..registry import Block
 from ..utils.distributed import rank, world_size
 from .batch_transforms import build_batch_mixer
+from .detection_dataset import DetectionDataset
 from .image_dataset import ImageDataset
 from .image_io import ImageReader
 from .loader import Loader
@@ -162,8 +163,22 @@ def read_as_configured(datasets: Sequence[ImageDataset], section: DataSection) -
 
 
 def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None:
-    """Raise a DataError if a test data set has other classes than the model was trained on."""
-    if tuple(test.class_names) != tuple(train_classes):
+    """Give the classes of a test data set the numbers that the model was trained with, by name.
+
+    Raises:
+        DataError: It has a class that the training data lack.
+    """
+    lacking = [name for name in train_classes if name not in test.class_names]
+    if tuple(test.class_names) == tuple(train_classes):
+        return
+    if isinstance(test, DetectionDataset) and {*test.class_names} <= {*train_classes}:
+        test.number_classes_as(train_classes)
+        logger.info(
+            "data.test: the classes of '%s' are matched to those of the training data by name%s",
+            test.name,
+            f"; it has no {shorten(', '.join(lacking))}, whose AP is nan" if lacking else "",
+        )
+    else:
         raise DataError(_class_difference(test, "the training data", train_classes, "data.test"))
 
 

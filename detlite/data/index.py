@@ -126,6 +126,22 @@ class DetectionIndex:
         kept = np.concatenate([[0], np.cumsum(~(self.degenerate | self.crowd))])
         return kept[self.offsets[1:]] - kept[self.offsets[:-1]]
 
+    def number_classes_as(self, class_names: Sequence[str]) -> None:
+        """Give the classes the numbers of another data set; a class that this one lacks has no box.
+
+        Args:
+            class_names: The other's, with all of this one's among them.
+        """
+        ids = dict(zip(self.class_names, self.category_ids.tolist(), strict=True))
+        unused = max([0, *ids.values()])
+        number = np.array([class_names.index(name) for name in self.class_names], np.int64)
+        self.classes = number[self.classes]
+        self.class_names = tuple(class_names)
+        for name in self.class_names:
+            if name not in ids:
+                ids[name] = unused = unused + 1
+        self.category_ids = np.array([ids[name] for name in self.class_names], np.int64)
+
     def _find_degenerate(self) -> np.ndarray:
         images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         xyxy = _clip(self.boxes_xywh, self.heights[images], self.widths[images])
@@ -153,6 +169,7 @@ def _offsets_from_counts(counts: Any) -> np.ndarray:
 
 def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[str]:
     # An array of the standard library gives Python ints, which json can write; numpy's does not.
-    if all(isinstance(value, int) for value in ids):
+    # Those beyond 64 bits become texts.
+    if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in ids):
         return array("q", ids)  # type: ignore[arg-type]
     return PackedStrings(str(value) for value in ids)

@@ -72,4 +72,4 @@ def _choose_precision(muon: ModuleType) -> None:
         dtype = torch.bfloat16 if computes_bf16(matrix.device)[0] else torch.float32
         return iterate(matrix, *args, dtype=dtype, **kwargs)
 
-    muon.zeropower_via_newtonschulz = in_fast_precision
+    vars(muon)["zeropower_via_newtonschulz"] = in_fast_precision

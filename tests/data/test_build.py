@@ -204,6 +204,19 @@ def test_test_data_must_have_the_classes_of_the_model(painted_dataset):
         check_test_classes(dataset, ["ball"])
 
 
+def test_classes_of_test_data_are_matched_by_name(painted_dataset, caplog):
+    caplog.set_level("INFO", "detlite")
+    dataset = painted_dataset(3)
+    names = [dataset.class_names[k] for k in dataset.classes]
+    ids = dict(zip(dataset.class_names, dataset.category_ids.tolist(), strict=True))
+    check_test_classes(dataset, ["cone", "box", "ball"])
+    assert dataset.class_names == ("cone", "box", "ball")
+    assert [dataset.class_names[k] for k in dataset.classes] == names
+    assert dataset.category_ids.tolist()[1:] == [ids["box"], ids["ball"]]
+    assert len({*dataset.category_ids.tolist()}) == 3
+    assert "it has no cone, whose AP is nan" in caplog.text
+
+
 def test_a_stated_number_of_classes_must_be_that_of_the_data(painted_dataset):
     dataset = painted_dataset(3)
     check_class_count(DataSection(num_classes=2), dataset)

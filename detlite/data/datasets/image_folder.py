@@ -10,7 +10,7 @@ from ...errors import DataError
 from ...utils.file_io import resolve_path
 from ..classification_dataset import ClassificationDataset
 from ..registries import DATASET_REGISTRY
-from .image_files import ImageListing, check_images_exist, is_image, subfolders
+from .image_files import ImageListing, find_images, is_image, subfolders
 from .selection import select_classes
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class ImageFolder(ClassificationDataset):
             names, labels = _from_folders(top, name, unlabelled)
         else:
             names, labels = _from_list(path, unlabelled)
-            check_images_exist(top, names, path)
+            names = find_images(top, names, path)
         if unlabelled:
             selected = ["image"]
         elif path is not None and all(label is not None and label.isdecimal() for label in labels):

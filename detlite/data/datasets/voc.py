@@ -11,7 +11,7 @@ from ...errors import DataError
 from ...utils.file_io import resolve_path
 from ..detection_dataset import DetectionDataset
 from ..registries import DATASET_REGISTRY
-from .image_files import IMAGE_SUFFIXES, check_images_exist
+from .image_files import IMAGE_SUFFIXES, find_images
 from .selection import select_classes
 from .voc_xml import VocImage, VocObject, read_voc_xml
 
@@ -128,5 +128,5 @@ def _find_images(folder: Path, ids: list[str], split: str) -> list[str]:
         if entry.suffix.lower() in IMAGE_SUFFIXES
     }
     names = [present.get(i, f"{i}.jpg") for i in ids]
-    check_images_exist(str(folder), names, f"{split}.txt")
+    return find_images(str(folder), names, f"{split}.txt")
     return names

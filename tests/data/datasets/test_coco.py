@@ -124,19 +124,17 @@ def repeat(section, **changes):
     [
         (change("annotations", 1, "image_id", 8), ["1 of ", "image_id", "8", "50"]),
         (change("annotations", 1, "category_id", 5), ["1 of ", "category_id", "5", "50"]),
-        (change("annotations", 1, "bbox", [1, 2, 3]), ["id 50", "four numbers", "[1, 2, 3]"]),
+        (change("annotations", 1, "bbox", [1, 2, 3]), ["id 50", "four numbers", "[1.0, 2.0, 3.0]"]),
         (change("annotations", 1, "bbox", [1, 2, 3, "4"]), ["id 50", "four numbers", '"4"']),
-        (change("annotations", 1, "bbox", None), ["id 50", "four numbers", "null"]),
-        (change("annotations", 1, "category_id", "cat"), ["id 50", "`category_id`", '"cat"']),
-        (change("images", 1, "height", 0), ["id 3", "`height`", "got 0"]),
+        (change("annotations", 1, "bbox", None), ["id 50", "no `bbox`", "no `segmentation`"]),
+        (change("annotations", 1, "category_id", "cat"), ["50", "category_id", "'cat'"]),
         (change("images", 1, "width", 20.5), ["id 3", "`width`", "20.5"]),
-        (lambda content: content["annotations"][1].pop("bbox"), ["id 50", "field `bbox`"]),
-        (lambda content: content["images"][1].pop("width"), ["id 3", "field `width`"]),
+        (lambda content: content["annotations"][1].pop("bbox"), ["id 50", "no `bbox`"]),
+        (lambda content: content["images"][1].pop("file_name"), ["id 3", "`coco_url`"]),
         (repeat("images"), ["7 is the image id of more than one"]),
         (repeat("categories", name="cow"), ["90 is the category id of more than one"]),
         (repeat("categories", id=1), ["'dog' is the category name of more than one"]),
         (lambda content: content.pop("images"), ["lists images", "it has annotations, categories"]),
-        (lambda content: content.pop("annotations"), ["not a COCO instances file", "images"]),
         (lambda content: content.pop("categories"), ["not a COCO instances file", "annotations"]),
         (lambda content: content.update(images={}), ["$.images"]),
         (lambda content: content.update(categories=[], annotations=[]), ["have no classes"]),
@@ -164,7 +162,7 @@ def test_many_lost_annotations_are_counted_and_the_first_are_named(coco_content,
         ('{\n"images": [],\n"annotations": [1,\n}', "line 4 column 1"),
         ('{"images": [', "line 1 column 13"),
         ("", "line 1 column 1"),
-        ("[]", "it has list"),
+        ("[]", "it has a list"),
     ],
 )
 def test_what_is_no_json_is_told_with_its_line(coco_content, write_coco, text, place):
@@ -227,3 +225,104 @@ def test_the_index_holds_what_pycocotools_reads(datasets_dir, split, capsys):
         ids = dataset.category_ids[dataset.classes[here]]
         assert ids.tolist() == [a["category_id"] for a in annotations]
         assert len(dataset[i]["boxes"]) == sum(not a["iscrowd"] for a in annotations)
+
+
+def test_sizes_that_the_file_does_not_say_are_the_images(coco_content, write_coco, caplog):
+    caplog.set_level("INFO", "detlite")
+    coco_content["images"][0].update(height=0, width=None)
+    del coco_content["images"][1]["width"]
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert (dataset.heights.tolist(), dataset.widths.tolist()) == ([40, 30], [60, 20])
+    assert "2 of 2 images" in caplog.text
+
+
+def test_a_file_name_may_come_from_the_url(coco_content, write_coco):
+    coco_content["images"][1].pop("file_name")
+    coco_content["images"][1]["coco_url"] = "http://images.cocodataset.org/sub/b.png"
+    assert CocoDetection(**write_coco(coco_content)).file_names[1] == "sub/b.png"
+
+
+def test_a_file_without_annotations_serves_for_prediction(coco_content, write_coco, caplog):
+    caplog.set_level("INFO", "detlite")
+    del coco_content["annotations"]
+    assert len(CocoDetection(**write_coco(coco_content)).classes) == 0
+    assert "prediction only" in caplog.text
+
+
+def test_ids_may_be_texts_or_beyond_64_bits(coco_content, write_coco):
+    coco_content["categories"] = [{"id": "dog-id", "name": "dog"}, {"id": "4", "name": "cat"}]
+    first, second = coco_content["annotations"]
+    first.update(category_id="dog-id", id=2**70)
+    second.update(category_id="4", image_id=2**70)
+    coco_content["images"][1]["id"] = 2**70
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.classes.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_other_encodings_of_unicode_are_read(coco_content, write_coco, encoding):
+    block = write_coco(coco_content)
+    with open(block["json"], "w", encoding=encoding) as file:
+        json.dump(coco_content, file, ensure_ascii=False)
+    assert len(CocoDetection(**block)) == 2
+
+
+@pytest.mark.parametrize("content", [b'{"images": "\xe4"}', b'{"images": ' + b"9" * 5000 + b"}"])
+def test_what_cannot_be_read_names_the_file_and_the_line(coco_content, write_coco, content):
+    block = write_coco(coco_content)
+    with open(block["json"], "wb") as file:
+        file.write(content)
+    with pytest.raises(DataError, match=r"instances\.json' .* line 1 "):
+        CocoDetection(**block)
+
+
+@pytest.mark.datasets
+def test_boxes_of_polygons_are_those_expected(cases_dir, caplog):
+    caplog.set_level("INFO", "detlite")
+    folder = cases_dir / "polygon-only"
+    made, expected = (
+        CocoDetection(json=str(folder / name), images=str(folder / "img"))
+        for name in ("poly_only.json", "boxes_expected.json")
+    )
+    assert made.boxes_xywh.tolist() == expected.boxes_xywh.tolist()
+    assert "have no `bbox`" in caplog.text
+
+
+@pytest.mark.datasets
+@pytest.mark.parametrize("name", ["roboflow_root.json", "roboflow_dup.json"])
+def test_a_category_that_only_groups_others_is_left_out(cases_dir, caplog, name):
+    caplog.set_level("INFO", "detlite")
+    folder = cases_dir / "roboflow-root"
+    dataset = CocoDetection(json=str(folder / name), images=str(folder / "img"))
+    assert len(dataset.class_names) == 2
+    assert "is left out" in caplog.text
+    assert "classes" in caplog.text
+
+
+@pytest.mark.datasets
+def test_backslashes_separate_folders(cases_dir):
+    folder = cases_dir / "paths-of-windows"
+    dataset = CocoDetection(json=str(folder / "backslash.json"), images=str(folder))
+    assert dataset.file_names[0] == "img/im0.png"
+
+
+@pytest.mark.datasets
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("case.json", "in other letters"),
+        ("prefixed.json", "in another folder"),
+        ("urlenc.json", "without URL quoting"),
+        ("backslash.json", "in another folder"),
+    ],
+)
+def test_the_file_that_is_meant_is_suggested(cases_dir, tmp_path, name, how):
+    folder = cases_dir / "paths-of-windows"
+    images = folder / "img"
+    if name == "urlenc.json":
+        images = tmp_path
+        for k in range(4):
+            (tmp_path / f"my im{k}.png").write_bytes((folder / f"img/im{k}.png").read_bytes())
+    with pytest.raises(DataError, match=how):
+        CocoDetection(json=str(folder / name), images=str(images))
