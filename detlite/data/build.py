@@ -23,6 +23,8 @@ from .transforms import build_transforms
 
 logger = logging.getLogger(__name__)
 
+_MAX_CLASSES = 20  # that the log names
+
 
 def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
     """Build data sets.
@@ -227,7 +229,7 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
         raise DataError(f"{names}: there is no image to train on among {len(counts)}")
     one, many = datasets[0].targets
     logger.info(
-        "training on %d images of %s, %d without a %s%s, %d %s",
+        "training on %d images of %s, %d without a %s%s, %d %s%s",
         len(images),
         names,
         int((counts == 0).sum()),
@@ -235,8 +237,25 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
         "" if keep_empty else " left out",
         int(counts.sum()),
         many,
+        _class_counts(datasets),
     )
+    if not counts.any():
+        logger.warning("%s: no training image has a %s, so nothing can be learned", names, one)
     return images
+
+
+def _class_counts(datasets: Sequence[ImageDataset]) -> str:
+    """How many targets each class has: ``: cat 3, dog 5``."""
+    names = datasets[0].class_names
+    total = np.zeros(len(names), np.int64)
+    for dataset in datasets:
+        classes = dataset.classes
+        if isinstance(dataset, DetectionDataset):
+            classes = classes[~(dataset.degenerate | dataset.crowd)]
+        total += np.bincount(classes, minlength=len(names))
+    shown = [f"{name} {count}" for name, count in zip(names, total, strict=True)]
+    more = [f"and {len(shown) - _MAX_CLASSES} more classes"] if len(shown) > _MAX_CLASSES else []
+    return ": " + ", ".join([*shown[:_MAX_CLASSES], *more])
 
 
 class ClassesOfImages(Sequence[np.ndarray]):

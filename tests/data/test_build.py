@@ -1,5 +1,6 @@
 import itertools
 import logging
+import re
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def test_images_without_a_box_are_kept_or_left_out(painted_dataset, caplog, keep
     loader = build_train_loader(config(**section), [painted_dataset(9)])
     assert len({batch[0][0] for batch in take(loader, expected)}) == expected
     assert f"training on {expected} images of 'painted', 3 without a box" in caplog.text
+    assert re.search(r"boxes: ball \d+, box \d+$", caplog.text, re.MULTILINE)
     assert ("left out" in caplog.text) is not keep
 
 

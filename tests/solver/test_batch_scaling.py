@@ -80,7 +80,7 @@ def test_the_config_that_is_given_is_left_as_it_is():
     overrides = ["solver.reference_batch_size=16", "data.batch_size=4"]
     config = load_config(CONFIGS / "quickstart.yaml", overrides)
     before = config.to_yaml()
-    assert scale_to_batch(config).solver.max_iter == 3200
+    assert scale_to_batch(config).solver.max_iter == 4000
     assert config.to_yaml() == before
 
 
