@@ -1,6 +1,8 @@
 """Pascal VOC: one XML of boxes an image, and lists of the images of each split."""
 
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Container
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...utils.file_io import resolve_path
+from ...utils.text_file import decode_text
 from ..detection_dataset import DetectionDataset
 from ..registries import DATASET_REGISTRY
 from .image_files import IMAGE_SUFFIXES, find_images
@@ -27,11 +30,13 @@ class VocDetection(DetectionDataset):
 
     Args:
         root: The folder of the tree; a relative path lies under ``$DETLITE_DATASETS``.
-        split: The name of a list, e.g. ``train``.
+        split: The name of a list, e.g. ``train``; None takes every XML. A line is an image's name,
+            with or without the suffix of its file; a flag -1, 0 or 1 behind it is passed over.
         classes: Names of the classes to keep, in the order of their numbers; None keeps all that
             any XML in ``Annotations`` has, in alphabetical order, so that splits agree.
         one_based: Whether pixels count from 1 and ``xmax`` is the last one inside, as in the
             original VOC; otherwise a box reaches from ``xmin`` to ``xmax``.
+        images: The folder of the images, relative to ``root``.
         title: The name of the data set in log lines and results; folder and split if empty.
     """
 
@@ -39,26 +44,27 @@ class VocDetection(DetectionDataset):
         self,
         *,
         root: str,
-        split: str,
+        split: str | None = None,
         classes: list[str] | None = None,
         one_based: bool = False,
+        images: str = "JPEGImages",
         title: str = "",
     ) -> None:
         tree = Path(resolve_path(root))
-        name = title or f"{tree.name}_{split}"
-        ids = _read_split(tree, split)
-        images = [read_voc_xml(tree / "Annotations" / f"{i}.xml") for i in ids]
-        selected = select_classes(classes, _known_classes(tree, images, classes), str(tree))
+        name = title or (f"{tree.name}_{split}" if split else tree.name)
+        ids = _read_split(tree, split) if split else _all_xmls(tree)
+        annotated = [read_voc_xml(tree / "Annotations" / f"{i}.xml") for i in ids]
+        selected = select_classes(classes, _known_classes(tree, annotated, classes), str(tree))
         class_index = {c: k for k, c in enumerate(selected)}
-        places, objects = _of_classes(images, class_index, name)
+        places, objects = _of_classes(annotated, class_index, name)
         self._xml_places = places
         super().__init__(
-            folder=tree / "JPEGImages",
+            folder=tree / images,
             name=name,
             categories={c: k + 1 for k, c in enumerate(selected)},
             image_ids=ids,
-            file_names=_find_images(tree / "JPEGImages", ids, split),
-            sizes=[(image.height, image.width) for image in images],
+            file_names=_find_images(tree / images, ids, f"{split}.txt" if split else "Annotations"),
+            sizes=[(image.height, image.width) for image in annotated],
             box_images=places[:, 0],
             boxes_xywh=[_to_xywh(item.corners, one_based) for item in objects],
             classes=[class_index[item.name] for item in objects],
@@ -73,19 +79,38 @@ class VocDetection(DetectionDataset):
 def _read_split(tree: Path, split: str) -> list[str]:
     path = tree / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        lines = path.read_text().splitlines()
+        lines = decode_text(path.read_bytes(), path, "names").splitlines()
     except OSError as error:
         present = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.txt")))
         raise DataError(
             f"cannot read the list '{path}' of split '{split}': {error.strerror}. "
-            f"Splits there: {present or 'none'}. "
+            f"Splits there: {present or 'none; leave `split` out to take every XML'}. "
             "A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
         ) from None
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = [_image_name(tree, line.strip()) for line in lines if line.strip()]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(f"'{path}' lists {len(twice)} images more than once, e.g. '{twice[0]}'")
     return ids
+
+
+def _image_name(tree: Path, line: str) -> str:
+    """The name of an image in a line of a list, without a flag and the suffix of the file."""
+    if (tree / "Annotations" / f"{line}.xml").exists():
+        return line
+    name = re.sub(r"\s+(-1|0|1)$", "", line)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in {*IMAGE_SUFFIXES, ".xml"} else name
+
+
+def _all_xmls(tree: Path) -> list[str]:
+    names = sorted(path.stem for path in (tree / "Annotations").glob("*.xml"))
+    if not names:
+        raise DataError(
+            f"there is no XML in '{tree / 'Annotations'}'. "
+            "A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
+        )
+    return names
 
 
 def _known_classes(tree: Path, images: list[VocImage], wanted: list[str] | None) -> list[str]:
@@ -120,7 +145,7 @@ def _to_xywh(corners: tuple[float, float, float, float], one_based: bool) -> tup
     return xmin, ymin, xmax - xmin, ymax - ymin
 
 
-def _find_images(folder: Path, ids: list[str], split: str) -> list[str]:
+def _find_images(folder: Path, ids: list[str], source: str) -> list[str]:
     """The image file of each id: the one of that name, whatever its suffix."""
     present = {
         entry.stem: entry.name
@@ -128,5 +153,4 @@ def _find_images(folder: Path, ids: list[str], split: str) -> list[str]:
         if entry.suffix.lower() in IMAGE_SUFFIXES
     }
     names = [present.get(i, f"{i}.jpg") for i in ids]
-    return find_images(str(folder), names, f"{split}.txt")
-    return names
+    return find_images(str(folder), names, source)

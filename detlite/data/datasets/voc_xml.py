@@ -59,7 +59,9 @@ def _read_object(element: Element, where: str) -> VocObject:
     xmin, ymin, xmax, ymax = (
         _number(element, f"bndbox/{key}", where) for key in ("xmin", "ymin", "xmax", "ymax")
     )
-    difficult = (element.findtext("difficult") or "").strip() not in ("", "0")
+    # Tools also write words, such as `Unspecified` and `False`.
+    flag = (element.findtext("difficult") or "").strip().lower()
+    difficult = flag in ("true", "yes") or (flag.isdecimal() and int(flag[:9]) > 0)
     return VocObject(_text(element, "name", where), (xmin, ymin, xmax, ymax), difficult)
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,33 @@ def test_boxes_flags_and_names_are_read(tree):
     assert dataset.areas.tolist() == [19 * 14, 2.5 * 7]
     assert dataset[0]["difficult"].tolist() == [False, True]
     assert dataset.file_name(1) == str(tree / "JPEGImages/b.png")
+
+
+def test_lists_with_flags_or_suffixes_name_the_same_images(tree):
+    expected = VocDetection(root=str(tree), split="train").image_ids
+    (tree / "ImageSets/Main/train.txt").write_text("a  1\nb.png -1\n")
+    assert list(VocDetection(root=str(tree), split="train").image_ids) == list(expected)
+
+
+def test_without_a_split_every_xml_is_taken_and_images_may_lie_elsewhere(tree):
+    (tree / "JPEGImages").rename(tree / "img")
+    shutil.rmtree(tree / "ImageSets")
+    dataset = VocDetection(root=str(tree), images="img")
+    assert dataset.name == "pets"
+    assert list(dataset.image_ids) == ["a", "b", "c"]
+    assert dataset.file_name(0) == str(tree / "img/a.jpg")
+    with pytest.raises(DataError, match="leave `split` out to take every XML"):
+        VocDetection(root=str(tree), split="train")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("Unspecified", False), ("False", False), ("", False), ("0", False), ("1", True),
+     ("true", True), ("2", True), ("9" * 5000, True)],
+)  # fmt: skip
+def test_words_in_place_of_the_flag_difficult_are_understood(tree, word, expected):
+    (tree / "Annotations/c.xml").write_text(describe(("zebra", 1, 1, 9, 9, word)))
+    assert VocDetection(root=str(tree), split="val").difficult.tolist() == [expected]
 
 
 def test_all_splits_number_the_classes_alike(tree):
