@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .box_units import beyond, units_guess
 from .image_dataset import ImageDataset
 from .image_io import ImageSizeError
 from .index import DetectionIndex
@@ -36,6 +37,7 @@ class DetectionDataset(DetectionIndex, ImageDataset):
         super().__init__(**index)
         self.folder = Path(folder)
         self._tell_degenerate()
+        self._tell_units()
 
     def file_name(self, i: int) -> str:
         """The full path of image i."""
@@ -105,13 +107,7 @@ class DetectionDataset(DetectionIndex, ImageDataset):
         boxes = np.flatnonzero(self.degenerate)
         if len(boxes) == 0:
             return
-        images = np.searchsorted(self.offsets, boxes, side="right") - 1
-        lines = [
-            f"    {self.describe_box(i, b)}, class '{self.class_names[self.classes[b]]}', "
-            f"x, y, w, h = {', '.join(f'{value:g}' for value in self.boxes_xywh[b])} "
-            f"in {self.widths[i]} x {self.heights[i]} pixels"
-            for i, b in zip(images.tolist(), boxes[:_MAX_TOLD].tolist(), strict=False)
-        ]
+        lines = [f"    {self._shown_box(b)}" for b in boxes[:_MAX_TOLD].tolist()]
         if len(boxes) > _MAX_TOLD:
             lines.append(f"    and {len(boxes) - _MAX_TOLD} more")
         logger.warning(
@@ -121,3 +117,33 @@ class DetectionDataset(DetectionIndex, ImageDataset):
             len(boxes),
             "\n".join(lines),
         )
+
+    def _shown_box(self, box: int) -> str:
+        i = int(np.searchsorted(self.offsets, box, side="right")) - 1
+        return (
+            f"{self.describe_box(i, box)}, class '{self.class_names[self.classes[box]]}', "
+            f"x, y, w, h = {', '.join(f'{value:g}' for value in self.boxes_xywh[box])} "
+            f"in {self.widths[i]} x {self.heights[i]} pixels"
+        )
+
+    def _tell_units(self) -> None:
+        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        arguments = self.boxes_xywh, self.heights[images], self.widths[images]
+        guess = units_guess(*arguments)
+        clipped = np.flatnonzero(beyond(*arguments) & ~self.degenerate)
+        if guess:
+            logger.warning(
+                "%s: the %d boxes do not look like x, y, width and height in pixels, but like %s: "
+                "%s",
+                self.name,
+                len(self.boxes_xywh),
+                guess,
+                self._shown_box(0),
+            )
+        elif len(clipped):
+            logger.info(
+                "%s: %d boxes reach beyond their image and are clipped, such as %s",
+                self.name,
+                len(clipped),
+                self._shown_box(int(clipped[0])),
+            )
