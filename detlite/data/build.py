@@ -249,7 +249,9 @@ def _class_counts(datasets: Sequence[ImageDataset]) -> str:
     names = datasets[0].class_names
     total = np.zeros(len(names), np.int64)
     for dataset in datasets:
-        classes = dataset.classes
+        classes = getattr(dataset, "classes", None)
+        if classes is None:  # of a data set that is neither of ours
+            return ""
         if isinstance(dataset, DetectionDataset):
             classes = classes[~(dataset.degenerate | dataset.crowd)]
         total += np.bincount(classes, minlength=len(names))

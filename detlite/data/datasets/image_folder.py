@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, shorten
 from ...utils.file_io import resolve_path
 from ..classification_dataset import ClassificationDataset
 from ..registries import DATASET_REGISTRY
@@ -16,6 +16,7 @@ from .selection import select_classes
 logger = logging.getLogger(__name__)
 
 _MAX_TOLD = 5
+_MAX_CLASSES = 100_000
 
 
 @DATASET_REGISTRY.register
@@ -63,7 +64,7 @@ class ImageFolder(ClassificationDataset):
         if unlabelled:
             selected = ["image"]
         elif path is not None and all(label is not None and label.isdecimal() for label in labels):
-            selected, labels = _numbered(labels, classes, path)  # type: ignore[arg-type]
+            selected, labels = _numbered(names, labels, classes, path)  # type: ignore[arg-type]
         else:
             selected, labels = _named(top, path, names, labels, classes)
         index = {label: k for k, label in enumerate(selected)}
@@ -139,8 +140,14 @@ def _split(line: str) -> tuple[str, str | None]:
 
 
 def _numbered(
-    labels: Sequence[str], classes: list[str] | None, path: str
+    images: Sequence[str], labels: Sequence[str], classes: list[str] | None, path: str
 ) -> tuple[list[str], list[str]]:
+    for image, label in zip(images, labels, strict=True):
+        if len(label) > len(str(_MAX_CLASSES)) or int(label) >= _MAX_CLASSES:
+            raise DataError(
+                f"'{path}' has class number {shorten(label)} for '{image}'; numbers count from 0 "
+                f"and must be below {_MAX_CLASSES:,}"
+            )
     numbers = [int(label) for label in labels]
     names = classes if classes is not None else [str(k) for k in range(max(numbers) + 1)]
     selected = select_classes(names, names, path)

@@ -95,6 +95,8 @@ def test_unlabelled_images_are_one_class(photos):
         ({}, "dog/a.png big dog\n", "1 of the 1 images .*: dog/a.png big$"),
         ({}, "dog/q.png dog\n", "1 of the 1 images that .* names are not in .*: dog/q.png"),
         ({"classes": ["c"]}, "dog/a.png 1\n", "has class number 1, but `classes` names 1"),
+        ({}, "dog/a.png 99999999999\n", "has class number 99999999999 for 'dog/a.png'"),
+        ({}, f"dog/a.png {'9' * 5000}\n", "must be below 100,000"),
         ({}, "top.png\n", "gives no class for 'top.png', which lies in no class folder"),
     ],
 )
