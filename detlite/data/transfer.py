@@ -73,7 +73,9 @@ def describe_limit(error: BaseException) -> str:
     """Which limit of the system an error comes from and what to do; "" if from none."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    if number == errno.EMFILE or "Too many open files" in text or "received 0 items" in text:
+    # A worker without a descriptor to send breaks the connection off, which is an EOFError here.
+    no_files = number == errno.EMFILE or isinstance(error, EOFError)
+    if no_files or "Too many open files" in text or "received 0 items" in text:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return (
             f"data workers need more open files than this process may have, {limit} (ulimit -n)"

@@ -110,7 +110,9 @@ class WorkerRun:
             if isinstance(item, BaseException):
                 # A worker that dies while it sends breaks the connection first.
                 limit = describe_limit(item)
-                self._raise_dead(item, wait=0.0 if limit else 1.0)
+                self._raise_dead(
+                    item, wait=0.0 if limit and not isinstance(item, EOFError) else 1.0
+                )
                 raise WorkerFaults([], limit) if limit else item
             return item
         return _DONE

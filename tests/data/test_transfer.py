@@ -43,6 +43,9 @@ def train(send, loader, limit, value):
         send(take(loader, 30))
     except DataError as error:
         send(str(error))
+    except BaseException as error:
+        send(f"no DataError: {error!r}")
+        raise
 
 
 def result_of(tmp_path, limit, value):
