@@ -38,7 +38,7 @@ import torch
 
 from detlite import HookBase, UserError, build_model, build_trainer, load_config
 from detlite.checkpoint import load_checkpoint
-from detlite.config.loader import import_component
+from detlite.config.loader import import_component, parse_yaml
 from detlite.data import build_datasets, build_train_loader
 from detlite.engine.resume_changes import RULES, Change
 from detlite.engine.run_files import flatten_config
@@ -205,7 +205,11 @@ class Soak:
         if steps.options:
             run = pathlib.Path(config.output_dir)
             last = load_checkpoint(run / (run / "last_checkpoint").read_text())
-            if last["config"] != config.to_yaml():
+            expected = copy.deepcopy(config)
+            if expected.train.precision == "auto":  # the checkpoint says what was chosen
+                chosen = parse_yaml(last["config"], "the checkpoint").values["train"]
+                expected.train.precision = chosen["precision"]
+            if last["config"] != expected.to_yaml():
                 problems.append("the checkpoint does not hold the new config")
         return "applied", problems
 
