@@ -145,9 +145,11 @@ def test_head_outputs_boxes_and_detections_equal_mmdetection(case, model_of, dat
 
 
 def assert_boxes_close(found, expected):
-    # What a delta is off by moves an edge by that share of the side, wherever the edge is.
+    # What a delta is off by moves an edge by that share of the side, for the center, or of half the
+    # side, for the size. check_head allows HEAD_FLOOR + TOLERANCE for a delta of 1; processors with
+    # other instructions than that of the numbers come near it.
     side = (expected[:, 2:] - expected[:, :2]).amax(dim=1, keepdim=True)
-    allowed = PIXEL_FLOOR + TOLERANCE * expected.abs().maximum(side)
+    allowed = PIXEL_FLOOR + 1.5 * (HEAD_FLOOR + TOLERANCE) * expected.abs().maximum(side)
     excess = (found - expected).abs() - allowed
     assert (excess <= 0).all(), (
         f"{excess.max()} px too far off, at {expected[excess.argmax() // 4]}"
