@@ -7,7 +7,6 @@ from .build import (
     build_test_loader,
     build_train_loader,
     check_class_count,
-    check_test_classes,
 )
 from .classification_dataset import ClassificationDataset
 from .detection_dataset import DetectionDataset
@@ -39,7 +38,6 @@ __all__ = [
     "build_train_loader",
     "build_transforms",
     "check_class_count",
-    "check_test_classes",
     "datasets",
     "read_image",
     "transform_sample",

@@ -10,7 +10,9 @@ from ..config.schema import Config, DataSection
 from ..errors import ConfigError, DataError, UserError
 from ..registry import Block
 from ..utils.distributed import rank, world_size
+from ..utils.text_file import shown
 from .batch_transforms import build_batch_mixer
+from .class_names import align_classes, listing
 from .image_dataset import ImageDataset
 from .loader import Loader
 from .mapper import TestData, TrainingData
@@ -18,15 +20,26 @@ from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY
 from .samplers import TestBatchSampler, TrainingBatchSampler
 from .transforms import build_transforms
 
+_MAX_CLASSES_TOLD = 20
+_MAX_TITLE = 200  # bytes; file systems allow 255, and suffixes are added
+
 logger = logging.getLogger(__name__)
 
 
-def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
-    """Build data sets.
+def build_datasets(
+    blocks: Sequence[Block], section: str, class_names: Sequence[str] | None = None
+) -> list[ImageDataset]:
+    """Build data sets, whose classes are then numbered alike, by their names.
+
+    Args:
+        blocks: One a data set.
+        section: Where they are in the config.
+        class_names: The model's, of which a data set may lack some; None: those of the data set
+            that has most.
 
     Raises:
         ConfigError: There is none, or they are for different tasks.
-        DataError: One cannot be read, or they differ in their classes.
+        DataError: One cannot be read, or has classes that the model or the others lack.
     """
     if not blocks:
         raise ConfigError(
@@ -47,7 +60,13 @@ def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
                 f"{section}: '{other.name}' is a data set for {other.task}, '{datasets[0].name}' "
                 f"for {datasets[0].task}; a run has one task, so take one of them out"
             )
-        _check_classes(other, datasets[0], section)
+    if class_names is None:
+        most = max(datasets, key=lambda dataset: len(dataset.class_names))
+        class_names, whose = most.class_names, f"'{most.name}'"
+    else:
+        whose = "the training data"
+    for dataset in datasets:
+        align_classes(dataset, class_names, whose, section)
     return datasets
 
 
@@ -57,7 +76,7 @@ def check_class_count(section: DataSection, dataset: ImageDataset) -> None:
     if section.num_classes is not None and section.num_classes != found:
         raise ConfigError(
             f"data.num_classes is {section.num_classes}, but '{dataset.name}' has {found} classes: "
-            f"{', '.join(dataset.class_names)}. Remove the key, the number is taken from the data; "
+            f"{listing(dataset.class_names)}. Remove the key, the number is taken from the data; "
             "or choose classes with the data set's `classes: [...]`"
         )
 
@@ -121,6 +140,14 @@ def build_train_loader(
 def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
     """Batches of a test data set, each image once over all ranks."""
     section = config.data
+    logger.info(
+        "testing on %d images of '%s', %d %s%s",
+        len(dataset),
+        dataset.name,
+        int(dataset.num_targets().sum()),
+        dataset.targets[1],
+        _told_counts([dataset]),
+    )
     data = TestData(
         dataset,
         build_transforms(section.test_transforms),
@@ -140,32 +167,14 @@ def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
     )
 
 
-def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None:
-    """Raise a DataError if a test data set has other classes than the model was trained on."""
-    if tuple(test.class_names) != tuple(train_classes):
-        raise DataError(_class_difference(test, "the training data", train_classes, "data.test"))
-
-
 def _check_name(name: str, block: str) -> None:
-    if name in ("", ".", "..") or "/" in name or "\\" in name:
+    odd = not name.isprintable() or len(name.encode("utf-8", "replace")) > _MAX_TITLE
+    if name.strip() in ("", ".", "..") or "/" in name or "\\" in name or odd:
         raise DataError(
-            f"{block}: the data set is called '{name}', which cannot be the name of a folder of "
-            "results; give it a `title`, or a name without slashes"
+            f"{block}: the data set is called {shown(name)}, which cannot be the name of a folder "
+            f"of results; give it a `title` of 1 to {_MAX_TITLE} bytes without slashes, line "
+            "breaks and the like"
         )
-
-
-def _check_classes(dataset: ImageDataset, first: ImageDataset, section: str) -> None:
-    if dataset.class_names != first.class_names:
-        raise DataError(_class_difference(dataset, f"'{first.name}'", first.class_names, section))
-
-
-def _class_difference(dataset: ImageDataset, other: str, names: Sequence[str], section: str) -> str:
-    return (
-        f"{section}: '{dataset.name}' has {len(dataset.class_names)} classes "
-        f"({', '.join(dataset.class_names)}), {other} has {len(names)} ({', '.join(names)}). "
-        "Classes must be the same in the same order; choose them with the data set's "
-        "`classes: [...]`"
-    )
 
 
 def _aspect_groups(datasets: Sequence[ImageDataset]) -> np.ndarray | None:
@@ -184,8 +193,10 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
     if len(images) == 0:
         raise DataError(f"{names}: there is no image to train on among {len(counts)}")
     one, many = datasets[0].targets
+    if not counts.any():
+        logger.warning("%s: no training image has a %s, so that nothing can be learned", names, one)
     logger.info(
-        "training on %d images of %s, %d without a %s%s, %d %s",
+        "training on %d images of %s, %d without a %s%s, %d %s%s",
         len(images),
         names,
         int((counts == 0).sum()),
@@ -193,8 +204,24 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
         "" if keep_empty else " left out",
         int(counts.sum()),
         many,
+        _told_counts(datasets),
     )
     return images
+
+
+def _told_counts(datasets: Sequence[ImageDataset]) -> str:
+    """The classes with the most targets, ": cat 20, dog 7"; "" where they are not known."""
+    known = [counts for d in datasets if (counts := d.class_counts()) is not None]
+    if len(known) < len(datasets):
+        return ""
+    counts = np.sum(known, axis=0)
+    order = np.argsort(-counts, kind="stable")
+    names = datasets[0].class_names
+    told = ", ".join(f"{names[k]} {counts[k]}" for k in order[:_MAX_CLASSES_TOLD])
+    rest = counts[order[_MAX_CLASSES_TOLD:]]
+    if len(rest):
+        told += f" and {len(rest)} more classes with {rest.sum()}, {(rest == 0).sum()} with none"
+    return f": {told}"
 
 
 class ClassesOfImages(Sequence[np.ndarray]):

@@ -1,6 +1,5 @@
 """The contract of a detection data set: the page that the author of a new one reads."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .box_checks import tell_odd_boxes
 from .image_dataset import ImageDataset
 from .image_io import read_image
 from .index import DetectionIndex
-
-_MAX_TOLD = 20
-
-logger = logging.getLogger(__name__)
 
 
 class DetectionDataset(DetectionIndex, ImageDataset):
@@ -35,7 +31,7 @@ class DetectionDataset(DetectionIndex, ImageDataset):
     def __init__(self, *, folder: str | Path, **index: Any) -> None:
         super().__init__(**index)
         self.folder = Path(folder)
-        self._tell_degenerate()
+        tell_odd_boxes(self, self.describe_box)
 
     def file_name(self, i: int) -> str:
         """The full path of image i."""
@@ -60,7 +56,7 @@ class DetectionDataset(DetectionIndex, ImageDataset):
             f"{image.shape[2]}, but the annotations of {self.name} say height {height} and width "
             f"{width}"
             + ("; its EXIF orientation, by which it was turned, may be the cause" if turned else "")
-            + ". Boxes would not fit; mend the annotations or the image"
+            + ". Boxes would not fit; correct the annotations or the image"
         )
 
     def __getitem__(self, i: int) -> dict[str, Any]:
@@ -89,6 +85,11 @@ class DetectionDataset(DetectionIndex, ImageDataset):
         """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
         return self.num_training_boxes()
 
+    def class_counts(self) -> np.ndarray:
+        """(K,) int64, the boxes of each class that are neither degenerate nor a crowd."""
+        kept = ~(self.crowd | self.degenerate)
+        return np.bincount(self.classes[kept], minlength=len(self.class_names))
+
     def classes_of(self, i: int) -> np.ndarray:
         """The classes of the boxes of image i, each once."""
         return np.unique(self.classes[self.boxes_of(i)])
@@ -100,24 +101,3 @@ class DetectionDataset(DetectionIndex, ImageDataset):
     def describe_box(self, i: int, box: int) -> str:
         """Where the annotation file holds a box of image i; ``box`` counts over all images."""
         return f"{self.file_names[i]}: annotation {self.annotation_ids[box]}"
-
-    def _tell_degenerate(self) -> None:
-        boxes = np.flatnonzero(self.degenerate)
-        if len(boxes) == 0:
-            return
-        images = np.searchsorted(self.offsets, boxes, side="right") - 1
-        lines = [
-            f"    {self.describe_box(i, b)}, class '{self.class_names[self.classes[b]]}', "
-            f"x, y, w, h = {', '.join(f'{value:g}' for value in self.boxes_xywh[b])} "
-            f"in {self.widths[i]} x {self.heights[i]} pixels"
-            for i, b in zip(images.tolist(), boxes[:_MAX_TOLD].tolist(), strict=False)
-        ]
-        if len(boxes) > _MAX_TOLD:
-            lines.append(f"    and {len(boxes) - _MAX_TOLD} more")
-        logger.warning(
-            "%s: boxes left out of training because they are empty, inverted, not finite or wholly "
-            "outside their image (%d):\n%s",
-            self.name,
-            len(boxes),
-            "\n".join(lines),
-        )

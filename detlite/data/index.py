@@ -10,12 +10,15 @@ from typing import Any, overload
 
 import numpy as np
 
+from .class_names import check_class_names
+
 
 class PackedStrings(Sequence[str]):
     """Strings in one buffer of bytes."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        encoded = [string.encode() for string in strings]
+        # Names that are not UTF-8 on disk hold lone surrogates.
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
         self._buffer = b"".join(encoded)
         self._offsets = _offsets_from_counts([len(part) for part in encoded])
 
@@ -30,7 +33,9 @@ class PackedStrings(Sequence[str]):
         if isinstance(item, slice):
             return [self[i] for i in range(len(self))[item]]
         i = range(len(self))[item]
-        return self._buffer[self._offsets[i] : self._offsets[i + 1]].decode()
+        return self._buffer[self._offsets[i] : self._offsets[i + 1]].decode(
+            "utf-8", "surrogatepass"
+        )
 
 
 class DetectionIndex:
@@ -38,7 +43,8 @@ class DetectionIndex:
 
     Args:
         name: The data set's name, for log lines and folders of results.
-        categories: Class names, each with its id in the annotation file, in the order of classes.
+        categories: Class names, each with its id in the annotation file, an int or a string, in the
+            order of classes.
         image_ids: N ids, all ints or all strings.
         file_names: N file names.
         sizes: (N, 2) height and width in pixels.
@@ -49,12 +55,16 @@ class DetectionIndex:
         crowd: (B,) whether the box holds a crowd.
         difficult: (B,) whether the object is marked as difficult.
         annotation_ids: (B,) ids in the annotation file; 1..B if not given.
+
+    Raises:
+        DataError: A class name cannot be one, or there are too many.
     """
 
     name: str
     class_names: tuple[str, ...]
     category_ids: np.ndarray
-    """(K,) int64, the id of each class in the annotation file."""
+    """(K,) the id of each class in the annotation file: int64, or objects where an id is a string
+    or beyond 64 bits."""
     image_ids: Sequence[int] | Sequence[str]
     file_names: PackedStrings
     heights: np.ndarray
@@ -74,7 +84,7 @@ class DetectionIndex:
         self,
         *,
         name: str,
-        categories: Mapping[str, int],
+        categories: Mapping[str, int] | Mapping[str, str],
         image_ids: Sequence[int] | Sequence[str],
         file_names: Sequence[str],
         sizes: Any,
@@ -88,7 +98,8 @@ class DetectionIndex:
     ) -> None:
         self.name = name
         self.class_names = tuple(categories)
-        self.category_ids = np.asarray(list(categories.values()), np.int64)
+        check_class_names(self.class_names, name)
+        self.category_ids = _id_array(list(categories.values()))
         self.image_ids = _pack_ids(image_ids)
         self.file_names = PackedStrings(file_names)
         self.heights, self.widths = np.asarray(sizes, np.int32).reshape(-1, 2).T.copy()
@@ -117,6 +128,20 @@ class DetectionIndex:
     def clipped_boxes(self, i: int) -> np.ndarray:
         """All boxes (b, 4) of image i, XYXY in pixels, clipped to the image, float32."""
         return _clip(self.boxes_xywh[self.boxes_of(i)], self.heights[i], self.widths[i])
+
+    def renumber_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as another data set does, of which this one may lack some.
+
+        A class that is new here takes an id that no other has.
+
+        Args:
+            class_names: All names of this data set and maybe others.
+        """
+        own = dict(zip(self.class_names, self.category_ids.tolist(), strict=True))
+        numbers = {name: k for k, name in enumerate(class_names)}
+        self.classes = np.array([numbers[name] for name in own], np.int64)[self.classes]
+        self.category_ids = _id_array(_completed_ids(own, class_names))
+        self.class_names = tuple(class_names)
 
     def num_training_boxes(self) -> np.ndarray:
         """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
@@ -150,6 +175,35 @@ def _offsets_from_counts(counts: Any) -> np.ndarray:
 
 def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[str]:
     # An array of the standard library gives Python ints, which json can write; numpy's does not.
-    if all(isinstance(value, int) for value in ids):
+    if any(not isinstance(value, int) for value in ids):
+        return PackedStrings(str(value) for value in ids)
+    try:
         return array("q", ids)  # type: ignore[arg-type]
-    return PackedStrings(str(value) for value in ids)
+    except OverflowError:  # beyond 64 bits, as hashes are
+        return tuple(ids)  # type: ignore[return-value]
+
+
+def _id_array(ids: Sequence[int | str]) -> np.ndarray:
+    if all(isinstance(value, int) and abs(value) < 2**63 for value in ids):
+        return np.array(ids, np.int64)
+    return np.array(ids, object)
+
+
+def _completed_ids(own: Mapping[str, int | str], names: Sequence[str]) -> list[int | str]:
+    """The ids of these classes; new ones for those that have none."""
+    taken = {*own.values()}
+    as_text = any(isinstance(value, str) for value in taken)
+    free = max((value for value in taken if isinstance(value, int)), default=0)
+    ids: list[int | str] = []
+    for name in names:
+        number: int | str | None = own.get(name)
+        if number is None:
+            free += 1
+            number = free
+            if as_text:
+                number = name
+                while number in taken:
+                    number += "_"
+            taken.add(number)
+        ids.append(number)
+    return ids

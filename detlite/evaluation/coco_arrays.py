@@ -1,6 +1,5 @@
 """Ground truth and detections of a COCO evaluation as flat arrays, and how JSON becomes them."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..utils.text_file import shown
 from .compiled import read_entries
 
 logger = logging.getLogger(__name__)
@@ -210,14 +210,8 @@ def _mistake(entry: Any, number_key: str) -> str:
 def _is_finite(value: Any) -> bool:
     try:
         return not isinstance(value, str | bytes) and math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
-
-
-def shown(value: Any, limit: int = 100) -> str:
-    """A value as JSON writes it, cut where it is long."""
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _crowd(annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:

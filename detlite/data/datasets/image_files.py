@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from ...errors import DataError
 
@@ -80,31 +80,98 @@ def subfolders(folder: str) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def check_images_exist(folder: str, file_names: Sequence[str], source: str) -> None:
+def find_images(folder: str, file_names: Sequence[str], source: str) -> list[str]:
     """Look for all images of a data set, by one listing of each folder.
+
+    A backslash separates folders as a slash does, unless a file has it in its name.
 
     Args:
         folder: Where the images are.
         file_names: Their names, relative to the folder.
         source: The annotations that name them, for the message.
 
+    Returns:
+        The names, with slashes.
+
     Raises:
         DataError: The folder or some of the images are missing.
     """
     _check_folder(folder)
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for name in file_names:
-        by_folder[os.path.dirname(name)].append(name)
-    missing: list[str] = []
-    for subfolder, names in by_folder.items():
-        present = _listing(os.path.join(folder, subfolder))
-        missing += [name for name in names if os.path.basename(name) not in present]
+    listing = _Listing(folder)
+    names = [
+        name if "\\" not in name or name in listing else name.replace("\\", "/")
+        for name in file_names
+    ]
+    missing = [name for name in names if name not in listing]
     if missing:
         more = f" and {len(missing) - _MAX_TOLD} more" if len(missing) > _MAX_TOLD else ""
+        hint = listing.suggestion(missing)
         raise DataError(
-            f"{len(missing)} of the {len(file_names)} images that '{source}' names are not in "
-            f"'{folder}': {', '.join(missing[:_MAX_TOLD])}{more}"
+            f"{len(missing)} of the {len(names)} images that '{source}' names are not in "
+            f"'{folder}': {', '.join(map(_printable, missing[:_MAX_TOLD]))}{more}"
+            + (f"\n    {hint}" if hint else "")
         )
+    return names
+
+
+class _Listing:
+    """The files below a folder, listed where somebody asks for them."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._present: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        subfolder, base = os.path.split(name)
+        return base in self.names(subfolder)
+
+    def names(self, subfolder: str) -> set[str]:
+        """The names in a folder; none where it cannot be listed."""
+        if subfolder not in self._present:
+            try:
+                found = {*os.listdir(os.path.join(self.folder, subfolder))}
+            except (OSError, ValueError):  # a ValueError of a NUL or a lone surrogate
+                found = set()
+            self._present[subfolder] = found
+        return self._present[subfolder]
+
+    def suggestion(self, missing: Sequence[str]) -> str:
+        """Under which other names missing files are there, if they are."""
+        here = sorted(self.names(""))
+        folders = [name for name in here[:1000] if os.path.isdir(os.path.join(self.folder, name))]
+        for name in missing[:100]:
+            # As it is, without its own folders, in a folder of the folder.
+            for plain, how in ((name, ""), (unquote(name), "without URL quoting")):
+                parts = plain.split("/")
+                places = ["/".join(parts[k:]) for k in range(len(parts))]
+                places += [f"{folder}/{parts[-1]}" for folder in folders]
+                for place in places:
+                    if (found := self._alike(place)) and found != name:
+                        return self._told(name, found, how)
+        return ""
+
+    def _alike(self, name: str) -> str | None:
+        """The file of this name, or of the same in other cases."""
+        if name in self:
+            return name
+        subfolder, base = os.path.split(name)
+        same = sorted(n for n in self.names(subfolder) if n.casefold() == base.casefold())
+        return os.path.join(subfolder, same[0]) if same else None
+
+    def _told(self, name: str, found: str, how: str) -> str:
+        asked, there = name.rpartition("/"), found.rpartition("/")
+        differences = [how] if how else []
+        if asked[0] != there[0]:
+            differences.append("in another folder; does `images` name the right one?")
+        elif not how:
+            differences.append("in other letters; upper and lower case differ here")
+        return f"{_printable(name)} is there as '{_printable(found)}', {', '.join(differences)}"
+
+
+def _printable(name: str) -> str:
+    """A name with escapes for what cannot be printed, such as lone surrogates; cut where long."""
+    shown = name if name.isprintable() else repr(name)[1:-1]
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."
 
 
 def _check_folder(folder: str) -> None:
@@ -113,10 +180,3 @@ def _check_folder(folder: str) -> None:
             f"there is no image folder '{folder}'. "
             "Relative paths lie under $DETLITE_DATASETS (datasets/ if it is not set)"
         )
-
-
-def _listing(folder: str) -> set[str]:
-    try:
-        return {*os.listdir(folder)}
-    except OSError:
-        return set()
