@@ -17,6 +17,12 @@ def datasets_dir() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def cases_dir(datasets_dir):
+    """Small inputs that once failed, which lie beside the real data."""
+    return datasets_dir.parent / "cases"
+
+
 @pytest.fixture
 def class_folders(tmp_path):
     """Write images of plain colours into class folders, as {path: (height, width)}; their top."""

@@ -61,7 +61,6 @@ def _tell_units(index: DetectionIndex, describe: DescribeBox) -> None:
         corners = used & (x >= 0) & (y >= 0) & (w > x) & (h > y)
         corners &= (w <= widths + 1) & (h <= heights + 1)
     num_used = int(used.sum())
-    first = int(np.argmax(clipped))
     if fractions.sum() > num_used / 2:
         _warn(
             index,
@@ -82,6 +81,7 @@ def _tell_units(index: DetectionIndex, describe: DescribeBox) -> None:
             "from y2",
         )
     elif clipped.any():
+        first = int(np.argmax(clipped))
         logger.info(
             "%s: %d of %d boxes reach beyond their image and are clipped to it in training, e.g. "
             "%s",

@@ -47,8 +47,12 @@ def read_voc_xml(path: Path) -> VocImage:
         root = _parse(read_file(path, "annotation")).getroot()
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         told = str(error)
-        raise DataError(told if str(path) in told else f"cannot read '{path}': {told}") from None
+        if str(path) not in told:
+            told = f"cannot read annotation '{path}': {told}"
+        raise DataError(told) from None
     where = f"annotation '{path}'"
+    if root.tag != "annotation":
+        raise DataError(f"{where}: its root is <{root.tag[:100]}>, VOC's is <annotation>")
     height, width = (_side(root, f"size/{key}", where) for key in ("height", "width"))
     objects = [
         _read_object(element, f"{where}, object {number}")

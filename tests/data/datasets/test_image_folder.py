@@ -1,6 +1,7 @@
 """ImageFolder against torchvision's, lists of every form, and what is refused."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torchvision
@@ -131,3 +132,27 @@ def test_the_splits_of_trashnet_have_the_images_that_its_readme_counts(datasets_
     assert counts == [[354, 403, 287, 347, 286, 91], [65, 83, 46, 61, 56, 17]]
     block = {"name": "ImageFolder", "folder": "trashnet150/images"}
     assert len(DATASET_REGISTRY.build(block)) == 2527
+
+
+@pytest.mark.parametrize("number", ["25000", "99999999999999999999", "9" * 5000])
+def test_a_class_number_beyond_all_reason_is_refused_at_once(photos, number):
+    path = write_list(photos, f"dog/b.png {number}\n")
+    with pytest.raises(DataError, match=r"has class number .*at most 25000") as caught:
+        ImageFolder(folder=str(photos), list_file=path)
+    assert len(str(caught.value)) < 500
+
+
+def test_backslashes_of_a_list_separate_folders(photos):
+    (name,) = [str(p.relative_to(photos)) for p in sorted(photos.rglob("*.png"))][:1]
+    path = write_list(photos, name.replace("/", "\\") + " 0\n")
+    assert ImageFolder(folder=str(photos), list_file=path).file_names[:] == [name]
+
+
+def test_a_list_in_another_encoding_is_read_or_named(photos):
+    (name,) = [str(p.relative_to(photos)) for p in sorted(photos.rglob("*.png"))][:1]
+    path = write_list(photos, "")
+    Path(path).write_text(f"{name}\tH\xfcndchen\n", encoding="utf-16")
+    assert ImageFolder(folder=str(photos), list_file=path).class_names == ("H\xfcndchen",)
+    Path(path).write_text(f"{name}\tH\xfcndchen\n", encoding="latin-1")
+    with pytest.raises(DataError, match="not UTF-8 text: line 1"):
+        ImageFolder(folder=str(photos), list_file=path)
