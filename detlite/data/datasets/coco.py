@@ -86,8 +86,8 @@ class CocoDetection(DetectionDataset):
 def _classes_among(content: CocoFile, wanted: Sequence[str], name: str) -> list[Category]:
     """The categories in the order of their ids, without those that only group others.
 
-    Tools such as Roboflow write such a group as category 0: it is the supercategory of the classes
-    and has no box.
+    Such a group has no box. It is the supercategory of others; or it is category 0 and alone has
+    the supercategory "none", as Roboflow writes it.
     """
     found = sorted(content.categories, key=lambda c: (isinstance(c.id, str), c.id))
     used = {annotation.category_id for annotation in content.annotations or []}
@@ -96,17 +96,18 @@ def _classes_among(content: CocoFile, wanted: Sequence[str], name: str) -> list[
     for category in found:
         if isinstance(category.supercategory, str):
             members[category.supercategory].add(category.id)
+    root = members["none"] if len(found) > 1 and members["none"] == {0} else set()
     groups = [
         category
         for category in found
         if category.id not in used
-        and members.get(category.name, set()) - {category.id}
+        and (category.id in root or members.get(category.name, set()) - {category.id})
         and (category.name not in wanted or names[category.name] > 1)
     ]
     for group in groups:
         logger.info(
-            "%s: category %r (id %r) is left out, because it is the supercategory of others and "
-            "has no box; `classes: [...]` with its name keeps it",
+            "%s: category %r (id %r) is left out, because it has no box and only groups others; "
+            "`classes: [...]` with its name keeps it",
             name,
             group.name,
             group.id,

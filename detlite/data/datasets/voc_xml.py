@@ -44,7 +44,7 @@ def read_voc_xml(path: Path) -> VocImage:
         DataError: The file is missing, not XML, or an element is missing or no number.
     """
     try:
-        root = _parse(read_file(path, "annotation")).getroot()
+        root = _parse(read_file(path, "annotation"))
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         told = str(error)
         if str(path) not in told:
@@ -61,15 +61,15 @@ def read_voc_xml(path: Path) -> VocImage:
     return VocImage(height, width, objects)
 
 
-def _parse(data: bytes) -> ElementTree.ElementTree:
+def _parse(data: bytes) -> Element:
     parser = ElementTree.XMLParser(target=_NoDoctype())
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", data)
     encoding = declared[1].decode().lower() if declared else "utf-8"
     if not declared or encoding in _NATIVE_ENCODINGS:
-        return ElementTree.parse(io.BytesIO(data), parser)
+        return ElementTree.parse(io.BytesIO(data), parser).getroot()
     # The parser knows no encodings of several bytes, such as GBK, and text overrides what is
     # declared.
-    return ElementTree.parse(io.StringIO(data.decode(encoding)), parser)
+    return ElementTree.parse(io.StringIO(data.decode(encoding)), parser).getroot()
 
 
 def _read_object(element: Element, where: str) -> VocObject:
