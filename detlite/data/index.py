@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from ..errors import DataError
 from .class_names import check_class_names
 
 
@@ -57,7 +58,7 @@ class DetectionIndex:
         annotation_ids: (B,) ids in the annotation file; 1..B if not given.
 
     Raises:
-        DataError: A class name cannot be one, or there are too many.
+        DataError: A class name cannot be one, there are too many, or an image id is not UTF-8.
     """
 
     name: str
@@ -176,11 +177,21 @@ def _offsets_from_counts(counts: Any) -> np.ndarray:
 def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[str]:
     # An array of the standard library gives Python ints, which json can write; numpy's does not.
     if any(not isinstance(value, int) for value in ids):
-        return PackedStrings(str(value) for value in ids)
+        texts = [str(value) for value in ids]
+        odd = next((text for text in texts if not _is_utf8(text)), None)
+        if odd is not None:
+            raise DataError(
+                f"image id {odd!r} is not UTF-8, so that no file of results can hold it"
+            )
+        return PackedStrings(texts)
     try:
         return array("q", ids)  # type: ignore[arg-type]
     except OverflowError:  # beyond 64 bits, as hashes are
         return tuple(ids)  # type: ignore[return-value]
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _id_array(ids: Sequence[int | str]) -> np.ndarray:

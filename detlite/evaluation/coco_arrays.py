@@ -252,5 +252,5 @@ def _check_images(
         advice = "the ground truth's image ids are texts, this one is a number"
     raise DataError(
         f"the results name {len(strange)} images that are not in the ground truth of "
-        f"{len(image_ids)} images, e.g. {first!r}; {advice}"
+        f"{len(image_ids)} images, e.g. {shown(first)}; {advice}"
     )

@@ -19,6 +19,8 @@ from .image_files import IMAGE_SUFFIXES, find_images, is_image
 from .selection import select_classes
 from .voc_xml import VocImage, VocObject, read_voc_xml
 
+_LONGEST_LINE = 1000
+
 logger = logging.getLogger(__name__)
 
 
@@ -94,6 +96,10 @@ def _read_split(tree: Path, split: str, xml_folder: Path) -> list[str]:
             "    A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
         )
     lines = read_text(path, "list").splitlines()
+    if longest := max(map(len, lines), default=0) > _LONGEST_LINE:
+        raise DataError(
+            f"the list '{path}' has a line of {longest} characters; it must be an image's name"
+        )
     ids = [_image_id(line.strip(), xml_folder) for line in lines if line.strip()]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
@@ -112,7 +118,7 @@ def _image_id(line: str, xml_folder: Path) -> str:
         try:
             if (xml_folder / f"{reading}.xml").is_file():
                 return reading
-        except ValueError:  # a NUL
+        except (OSError, ValueError):  # too long for a name, or with a NUL
             pass
     return readings[-1]
 

@@ -43,13 +43,11 @@ def read_voc_xml(path: Path) -> VocImage:
     Raises:
         DataError: The file is missing, not XML, or an element is missing or no number.
     """
+    data = read_file(path, "annotation")
     try:
-        root = _parse(read_file(path, "annotation"))
+        root = _parse(data)
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
-        told = str(error)
-        if str(path) not in told:
-            told = f"cannot read annotation '{path}': {told}"
-        raise DataError(told) from None
+        raise DataError(f"cannot read annotation '{path}': {error}") from None
     where = f"annotation '{path}'"
     if root.tag != "annotation":
         raise DataError(f"{where}: its root is <{root.tag[:100]}>, VOC's is <annotation>")
