@@ -180,9 +180,7 @@ def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[st
         texts = [str(value) for value in ids]
         odd = next((text for text in texts if not _is_utf8(text)), None)
         if odd is not None:
-            raise DataError(
-                f"image id {odd!r} is not UTF-8, so that no file of results can hold it"
-            )
+            raise DataError(f"image id {odd!r} is not UTF-8, as files of results must be")
         return PackedStrings(texts)
     try:
         return array("q", ids)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from detlite import DataError
 from detlite.data.index import DetectionIndex, PackedStrings
 
 
