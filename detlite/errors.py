@@ -9,6 +9,13 @@ _LONGEST_NAME = 200  # difflib takes seconds for a million characters
 class UserError(Exception):
     """A mistake in what the user gave; the message says what is wrong, the value and what to do."""
 
+    def __str__(self) -> str:
+        # Names out of files may hold line noise, or lone surrogates that no log can encode.
+        return "".join(
+            character if character.isprintable() or character in "\n\t" else repr(character)[1:-1]
+            for character in super().__str__()
+        )
+
 
 class ConfigError(UserError, ValueError):
     """The config cannot be used; the message lists every mistake found."""

@@ -7,7 +7,6 @@ from .build import (
     build_test_loader,
     build_train_loader,
     check_class_count,
-    check_test_classes,
     read_as_configured,
 )
 from .classification_dataset import ClassificationDataset
@@ -41,7 +40,6 @@ __all__ = [
     "build_train_loader",
     "build_transforms",
     "check_class_count",
-    "check_test_classes",
     "datasets",
     "read_as_configured",
     "read_image",

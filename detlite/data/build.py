@@ -1,18 +1,18 @@
 """From the data section of a config to loaders."""
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 
 from ..config.schema import Config, DataSection
-from ..errors import ConfigError, DataError, UserError, shorten
+from ..errors import ConfigError, DataError, UserError
 from ..registry import Block
 from ..utils.distributed import rank, world_size
+from ..utils.text_file import shown
 from .batch_transforms import build_batch_mixer
-from .detection_dataset import DetectionDataset
+from .class_names import align_classes, listing
 from .image_dataset import ImageDataset
 from .image_io import ImageReader
 from .loader import Loader
@@ -21,17 +21,26 @@ from .registries import DATASET_REGISTRY, SAMPLER_REGISTRY
 from .samplers import TestBatchSampler, TrainingBatchSampler
 from .transforms import build_transforms
 
+_MAX_CLASSES_TOLD = 20
+_MAX_TITLE = 200  # bytes; file systems allow 255, and suffixes are added
+
 logger = logging.getLogger(__name__)
 
-_MAX_CLASSES = 20  # that the log names
 
+def build_datasets(
+    blocks: Sequence[Block], section: str, class_names: Sequence[str] | None = None
+) -> list[ImageDataset]:
+    """Build data sets, whose classes are then numbered alike, by their names.
 
-def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
-    """Build data sets.
+    Args:
+        blocks: One a data set.
+        section: Where they are in the config.
+        class_names: The model's, of which a data set may lack some; None: those of the data set
+            that has most.
 
     Raises:
         ConfigError: There is none, or they are for different tasks.
-        DataError: One cannot be read, or they differ in their classes.
+        DataError: One cannot be read, or has classes that the model or the others lack.
     """
     if not blocks:
         raise ConfigError(
@@ -52,7 +61,13 @@ def build_datasets(blocks: Sequence[Block], section: str) -> list[ImageDataset]:
                 f"{section}: '{other.name}' is a data set for {other.task}, '{datasets[0].name}' "
                 f"for {datasets[0].task}; a run has one task, so take one of them out"
             )
-        _check_classes(other, datasets[0], section)
+    if class_names is None:
+        most = max(datasets, key=lambda dataset: len(dataset.class_names))
+        class_names, whose = most.class_names, f"'{most.name}'"
+    else:
+        whose = "the training data"
+    for dataset in datasets:
+        align_classes(dataset, class_names, whose, section)
     return datasets
 
 
@@ -62,7 +77,7 @@ def check_class_count(section: DataSection, dataset: ImageDataset) -> None:
     if section.num_classes is not None and section.num_classes != found:
         raise ConfigError(
             f"data.num_classes is {section.num_classes}, but '{dataset.name}' has {found} classes: "
-            f"{', '.join(dataset.class_names)}. Remove the key, the number is taken from the data; "
+            f"{listing(dataset.class_names)}. Remove the key, the number is taken from the data; "
             "or choose classes with the data set's `classes: [...]`"
         )
 
@@ -138,6 +153,14 @@ def build_test_loader(config: Config, dataset: ImageDataset) -> Loader:
     """Batches of a test data set, each image once over all ranks."""
     section = config.data
     read_as_configured([dataset], section)
+    logger.info(
+        "testing on %d images of '%s', %d %s%s",
+        len(dataset),
+        dataset.name,
+        int(dataset.num_targets().sum()),
+        dataset.targets[1],
+        _told_counts([dataset]),
+    )
     data = TestData(
         dataset,
         build_transforms(section.test_transforms),
@@ -164,52 +187,14 @@ def read_as_configured(datasets: Sequence[ImageDataset], section: DataSection) -
         dataset.reader = reader
 
 
-def check_test_classes(test: ImageDataset, train_classes: Sequence[str]) -> None:
-    """Give the classes of a test data set the numbers that the model was trained with, by name.
-
-    Raises:
-        DataError: It has a class that the training data lack.
-    """
-    lacking = [name for name in train_classes if name not in test.class_names]
-    if tuple(test.class_names) == tuple(train_classes):
-        return
-    if isinstance(test, DetectionDataset) and {*test.class_names} <= {*train_classes}:
-        test.number_classes_as(train_classes)
-        logger.info(
-            "data.test: the classes of '%s' are matched to those of the training data by name%s",
-            test.name,
-            f"; it has no {shorten(', '.join(lacking))}, whose AP is nan" if lacking else "",
-        )
-    else:
-        raise DataError(_class_difference(test, "the training data", train_classes, "data.test"))
-
-
 def _check_name(name: str, block: str) -> None:
-    if name in ("", ".", "..") or "/" in name or "\\" in name:
+    odd = not name.isprintable() or len(name.encode("utf-8", "replace")) > _MAX_TITLE
+    if name.strip() in ("", ".", "..") or "/" in name or "\\" in name or odd:
         raise DataError(
-            f"{block}: the data set is called '{name}', which cannot be the name of a folder of "
-            "results; give it a `title`, or a name without slashes"
+            f"{block}: the data set is called {shown(name)}, which cannot be the name of a folder "
+            f"of results; give it a `title` of 1 to {_MAX_TITLE} bytes without slashes, line "
+            "breaks and the like"
         )
-    # 255 bytes is what file systems allow; writers make longer names of it.
-    if len(os.fsencode(name)) > 200 or not name.isprintable():
-        raise DataError(
-            f"{block}: the data set is called '{shorten(name)}', which cannot be the name of a "
-            "folder of results: give it a `title` of at most 200 bytes, without control characters"
-        )
-
-
-def _check_classes(dataset: ImageDataset, first: ImageDataset, section: str) -> None:
-    if dataset.class_names != first.class_names:
-        raise DataError(_class_difference(dataset, f"'{first.name}'", first.class_names, section))
-
-
-def _class_difference(dataset: ImageDataset, other: str, names: Sequence[str], section: str) -> str:
-    return (
-        f"{section}: '{dataset.name}' has {len(dataset.class_names)} classes "
-        f"({', '.join(dataset.class_names)}), {other} has {len(names)} ({', '.join(names)}). "
-        "Classes must be the same in the same order; choose them with the data set's "
-        "`classes: [...]`"
-    )
 
 
 def _aspect_groups(datasets: Sequence[ImageDataset]) -> np.ndarray | None:
@@ -228,6 +213,8 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
     if len(images) == 0:
         raise DataError(f"{names}: there is no image to train on among {len(counts)}")
     one, many = datasets[0].targets
+    if not counts.any():
+        logger.warning("%s: no training image has a %s, so that nothing can be learned", names, one)
     logger.info(
         "training on %d images of %s, %d without a %s%s, %d %s%s",
         len(images),
@@ -237,27 +224,24 @@ def _usable_images(datasets: Sequence[ImageDataset], keep_empty: bool) -> np.nda
         "" if keep_empty else " left out",
         int(counts.sum()),
         many,
-        _class_counts(datasets),
+        _told_counts(datasets),
     )
-    if not counts.any():
-        logger.warning("%s: no training image has a %s, so nothing can be learned", names, one)
     return images
 
 
-def _class_counts(datasets: Sequence[ImageDataset]) -> str:
-    """How many targets each class has: ``: cat 3, dog 5``."""
+def _told_counts(datasets: Sequence[ImageDataset]) -> str:
+    """The classes with the most targets, ": cat 20, dog 7"; "" where they are not known."""
+    known = [counts for d in datasets if (counts := d.class_counts()) is not None]
+    if len(known) < len(datasets):
+        return ""
+    counts = np.sum(known, axis=0)
+    order = np.argsort(-counts, kind="stable")
     names = datasets[0].class_names
-    total = np.zeros(len(names), np.int64)
-    for dataset in datasets:
-        classes = getattr(dataset, "classes", None)
-        if classes is None:  # of a data set that is neither of ours
-            return ""
-        if isinstance(dataset, DetectionDataset):
-            classes = classes[~(dataset.degenerate | dataset.crowd)]
-        total += np.bincount(classes, minlength=len(names))
-    shown = [f"{name} {count}" for name, count in zip(names, total, strict=True)]
-    more = [f"and {len(shown) - _MAX_CLASSES} more classes"] if len(shown) > _MAX_CLASSES else []
-    return ": " + ", ".join([*shown[:_MAX_CLASSES], *more])
+    told = ", ".join(f"{names[k]} {counts[k]}" for k in order[:_MAX_CLASSES_TOLD])
+    rest = counts[order[_MAX_CLASSES_TOLD:]]
+    if len(rest):
+        told += f" and {len(rest)} more classes with {rest.sum()}, {(rest == 0).sum()} with none"
+    return f": {told}"
 
 
 class ClassesOfImages(Sequence[np.ndarray]):

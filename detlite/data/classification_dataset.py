@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .class_names import check_class_names
 from .image_dataset import ImageDataset
 from .index import PackedStrings
 
@@ -92,6 +93,16 @@ class ClassificationDataset(ImageDataset):
         """(N,) int64: one label an image."""
         return np.ones(len(self), np.int64)
 
+    def class_counts(self) -> np.ndarray:
+        """(K,) int64, the images of each class."""
+        return np.bincount(self.classes, minlength=len(self.class_names))
+
+    def renumber_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as another data set does, of which this one may lack some."""
+        numbers = {name: k for k, name in enumerate(class_names)}
+        self.classes = np.array([numbers[name] for name in self.class_names])[self.classes]
+        self.class_names = tuple(class_names)
+
     def classes_of(self, i: int) -> np.ndarray:
         """The class of image i, (1,)."""
         return self.classes[i : i + 1]
@@ -106,9 +117,7 @@ class ClassificationDataset(ImageDataset):
                 f"'{self.name}' has {len(self)} images of {len(self.class_names)} classes; a data "
                 "set needs at least one of each"
             )
-        if len({*self.class_names}) < len(self.class_names):
-            twice = next(c for c in self.class_names if self.class_names.count(c) > 1)
-            raise DataError(f"'{self.name}' has two classes called '{twice}'")
+        check_class_names(self.class_names, self.name)
         if len(file_names) != len(self.classes):
             raise DataError(
                 f"'{self.name}' has {len(file_names)} file names and {len(self.classes)} classes "

@@ -1,6 +1,5 @@
 """The contract of a detection data set: the page that the author of a new one reads."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .box_units import beyond, units_guess
+from .box_checks import tell_odd_boxes
 from .image_dataset import ImageDataset
 from .image_io import ImageSizeError
 from .index import DetectionIndex
-
-_MAX_TOLD = 20
-
-logger = logging.getLogger(__name__)
 
 
 class DetectionDataset(DetectionIndex, ImageDataset):
@@ -36,8 +31,7 @@ class DetectionDataset(DetectionIndex, ImageDataset):
     def __init__(self, *, folder: str | Path, **index: Any) -> None:
         super().__init__(**index)
         self.folder = Path(folder)
-        self._tell_degenerate()
-        self._tell_units()
+        tell_odd_boxes(self, self.describe_box)
 
     def file_name(self, i: int) -> str:
         """The full path of image i."""
@@ -91,6 +85,11 @@ class DetectionDataset(DetectionIndex, ImageDataset):
         """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
         return self.num_training_boxes()
 
+    def class_counts(self) -> np.ndarray:
+        """(K,) int64, the boxes of each class that are neither degenerate nor a crowd."""
+        kept = ~(self.crowd | self.degenerate)
+        return np.bincount(self.classes[kept], minlength=len(self.class_names))
+
     def classes_of(self, i: int) -> np.ndarray:
         """The classes of the boxes of image i, each once."""
         return np.unique(self.classes[self.boxes_of(i)])
@@ -102,48 +101,3 @@ class DetectionDataset(DetectionIndex, ImageDataset):
     def describe_box(self, i: int, box: int) -> str:
         """Where the annotation file holds a box of image i; ``box`` counts over all images."""
         return f"{self.file_names[i]}: annotation {self.annotation_ids[box]}"
-
-    def _tell_degenerate(self) -> None:
-        boxes = np.flatnonzero(self.degenerate)
-        if len(boxes) == 0:
-            return
-        lines = [f"    {self._shown_box(b)}" for b in boxes[:_MAX_TOLD].tolist()]
-        if len(boxes) > _MAX_TOLD:
-            lines.append(f"    and {len(boxes) - _MAX_TOLD} more")
-        logger.warning(
-            "%s: boxes left out of training because they are empty, inverted, not finite or wholly "
-            "outside their image (%d):\n%s",
-            self.name,
-            len(boxes),
-            "\n".join(lines),
-        )
-
-    def _shown_box(self, box: int) -> str:
-        i = int(np.searchsorted(self.offsets, box, side="right")) - 1
-        return (
-            f"{self.describe_box(i, box)}, class '{self.class_names[self.classes[box]]}', "
-            f"x, y, w, h = {', '.join(f'{value:g}' for value in self.boxes_xywh[box])} "
-            f"in {self.widths[i]} x {self.heights[i]} pixels"
-        )
-
-    def _tell_units(self) -> None:
-        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        arguments = self.boxes_xywh, self.heights[images], self.widths[images]
-        guess = units_guess(*arguments)
-        clipped = np.flatnonzero(beyond(*arguments) & ~self.degenerate)
-        if guess:
-            logger.warning(
-                "%s: the %d boxes do not look like x, y, width and height in pixels, but like %s: "
-                "%s",
-                self.name,
-                len(self.boxes_xywh),
-                guess,
-                self._shown_box(0),
-            )
-        elif len(clipped):
-            logger.info(
-                "%s: %d boxes reach beyond their image and are clipped, such as %s",
-                self.name,
-                len(clipped),
-                self._shown_box(int(clipped[0])),
-            )

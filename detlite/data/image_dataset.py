@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import DataError
 from .image_io import ImageReader
 
 
@@ -60,6 +61,24 @@ class ImageDataset(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def num_targets(self) -> np.ndarray:
         """(N,) int64, how many targets each image has to train on; 0 for an empty image."""
+
+    def class_counts(self) -> np.ndarray | None:
+        """(K,) int64, how many targets to train on each class has; None where it is not known."""
+        return None
+
+    def renumber_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as another data set does, of which this one may lack some.
+
+        Args:
+            class_names: All names of this data set and maybe others.
+
+        Raises:
+            DataError: This data set cannot do that.
+        """
+        raise DataError(
+            f"'{self.name}' numbers its classes {', '.join(self.class_names)}, and "
+            f"{type(self).__name__} has no `renumber_classes` to number them otherwise"
+        )
 
     @abstractmethod
     def classes_of(self, i: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from ..errors import DataError
 logger = logging.getLogger(__name__)
 
 # The suffixes of `datasets.image_files` stand for these; Pillow would also start Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 _EXIF_ORIENTATION, _TURNED = 0x0112, {5, 6, 7, 8}
 
 

@@ -10,12 +10,15 @@ from typing import Any, overload
 
 import numpy as np
 
+from ..errors import DataError
+from .class_names import check_class_names
+
 
 class PackedStrings(Sequence[str]):
     """Strings in one buffer of bytes."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        # File names may hold bytes that are no UTF-8, which Python writes as lone surrogates.
+        # Names that are not UTF-8 on disk hold lone surrogates.
         encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
         self._buffer = b"".join(encoded)
         self._offsets = _offsets_from_counts([len(part) for part in encoded])
@@ -41,7 +44,8 @@ class DetectionIndex:
 
     Args:
         name: The data set's name, for log lines and folders of results.
-        categories: Class names, each with its id in the annotation file, in the order of classes.
+        categories: Class names, each with its id in the annotation file, an int or a string, in the
+            order of classes.
         image_ids: N ids, all ints or all strings.
         file_names: N file names.
         sizes: (N, 2) height and width in pixels.
@@ -52,12 +56,16 @@ class DetectionIndex:
         crowd: (B,) whether the box holds a crowd.
         difficult: (B,) whether the object is marked as difficult.
         annotation_ids: (B,) ids in the annotation file; 1..B if not given.
+
+    Raises:
+        DataError: A class name cannot be one, there are too many, or an image id is not UTF-8.
     """
 
     name: str
     class_names: tuple[str, ...]
     category_ids: np.ndarray
-    """(K,) int64, the id of each class in the annotation file."""
+    """(K,) the id of each class in the annotation file: int64, or objects where an id is a string
+    or beyond 64 bits."""
     image_ids: Sequence[int] | Sequence[str]
     file_names: PackedStrings
     heights: np.ndarray
@@ -77,7 +85,7 @@ class DetectionIndex:
         self,
         *,
         name: str,
-        categories: Mapping[str, int],
+        categories: Mapping[str, int] | Mapping[str, str],
         image_ids: Sequence[int] | Sequence[str],
         file_names: Sequence[str],
         sizes: Any,
@@ -91,7 +99,8 @@ class DetectionIndex:
     ) -> None:
         self.name = name
         self.class_names = tuple(categories)
-        self.category_ids = np.asarray(list(categories.values()), np.int64)
+        check_class_names(self.class_names, name)
+        self.category_ids = _id_array(list(categories.values()))
         self.image_ids = _pack_ids(image_ids)
         self.file_names = PackedStrings(file_names)
         self.heights, self.widths = np.asarray(sizes, np.int32).reshape(-1, 2).T.copy()
@@ -121,26 +130,24 @@ class DetectionIndex:
         """All boxes (b, 4) of image i, XYXY in pixels, clipped to the image, float32."""
         return _clip(self.boxes_xywh[self.boxes_of(i)], self.heights[i], self.widths[i])
 
+    def renumber_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as another data set does, of which this one may lack some.
+
+        A class that is new here takes an id that no other has.
+
+        Args:
+            class_names: All names of this data set and maybe others.
+        """
+        own = dict(zip(self.class_names, self.category_ids.tolist(), strict=True))
+        numbers = {name: k for k, name in enumerate(class_names)}
+        self.classes = np.array([numbers[name] for name in own], np.int64)[self.classes]
+        self.category_ids = _id_array(_completed_ids(own, class_names))
+        self.class_names = tuple(class_names)
+
     def num_training_boxes(self) -> np.ndarray:
         """(N,) int64, the boxes of each image that are neither degenerate nor a crowd."""
         kept = np.concatenate([[0], np.cumsum(~(self.degenerate | self.crowd))])
         return kept[self.offsets[1:]] - kept[self.offsets[:-1]]
-
-    def number_classes_as(self, class_names: Sequence[str]) -> None:
-        """Give the classes the numbers of another data set; a class that this one lacks has no box.
-
-        Args:
-            class_names: The other's, with all of this one's among them.
-        """
-        ids = dict(zip(self.class_names, self.category_ids.tolist(), strict=True))
-        unused = max([0, *ids.values()])
-        number = np.array([class_names.index(name) for name in self.class_names], np.int64)
-        self.classes = number[self.classes]
-        self.class_names = tuple(class_names)
-        for name in self.class_names:
-            if name not in ids:
-                ids[name] = unused = unused + 1
-        self.category_ids = np.array([ids[name] for name in self.class_names], np.int64)
 
     def _find_degenerate(self) -> np.ndarray:
         images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
@@ -169,7 +176,43 @@ def _offsets_from_counts(counts: Any) -> np.ndarray:
 
 def _pack_ids(ids: Sequence[int] | Sequence[str]) -> Sequence[int] | Sequence[str]:
     # An array of the standard library gives Python ints, which json can write; numpy's does not.
-    # Those beyond 64 bits become texts.
-    if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in ids):
+    if any(not isinstance(value, int) for value in ids):
+        texts = [str(value) for value in ids]
+        odd = next((text for text in texts if not _is_utf8(text)), None)
+        if odd is not None:
+            raise DataError(f"image id {odd!r} is not UTF-8, as files of results must be")
+        return PackedStrings(texts)
+    try:
         return array("q", ids)  # type: ignore[arg-type]
-    return PackedStrings(str(value) for value in ids)
+    except OverflowError:  # beyond 64 bits, as hashes are
+        return tuple(ids)  # type: ignore[return-value]
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _id_array(ids: Sequence[int | str]) -> np.ndarray:
+    if all(isinstance(value, int) and abs(value) < 2**63 for value in ids):
+        return np.array(ids, np.int64)
+    return np.array(ids, object)
+
+
+def _completed_ids(own: Mapping[str, int | str], names: Sequence[str]) -> list[int | str]:
+    """The ids of these classes; new ones for those that have none."""
+    taken = {*own.values()}
+    as_text = any(isinstance(value, str) for value in taken)
+    free = max((value for value in taken if isinstance(value, int)), default=0)
+    ids: list[int | str] = []
+    for name in names:
+        number: int | str | None = own.get(name)
+        if number is None:
+            free += 1
+            number = free
+            if as_text:
+                number = name
+                while number in taken:
+                    number += "_"
+            taken.add(number)
+        ids.append(number)
+    return ids

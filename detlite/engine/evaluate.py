@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..config.schema import Config
-from ..data import Loader, build_datasets, build_test_loader, check_test_classes
+from ..data import Loader, build_datasets, build_test_loader
 from ..errors import ConfigError
 from ..evaluation import EVALUATOR_REGISTRY, inference_on_dataset
 from .check_task import check_task
@@ -20,15 +20,15 @@ def build_test_loaders(config: Config, class_names: Sequence[str] | None = None)
 
     Args:
         config: The whole config.
-        class_names: The model's, which those of the data must be; None: the first data set's.
+        class_names: The model's, by which those of the data are numbered; None: those of the data
+            set that has most.
     """
     if not config.data.test:
         return []
     check_task(config)
-    datasets = build_datasets(config.data.test, "data.test")
+    datasets = build_datasets(config.data.test, "data.test", class_names)
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:
-        check_test_classes(dataset, class_names or datasets[0].class_names)
         if names.count(dataset.name) > 1:
             raise ConfigError(
                 f"data.test: {names.count(dataset.name)} data sets are called '{dataset.name}', "

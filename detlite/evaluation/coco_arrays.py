@@ -1,6 +1,5 @@
 """Ground truth and detections of a COCO evaluation as flat arrays, and how JSON becomes them."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..utils.text_file import shown
 from .compiled import read_entries
 
 logger = logging.getLogger(__name__)
@@ -211,14 +211,8 @@ def _mistake(entry: Any, number_key: str) -> str:
 def _is_finite(value: Any) -> bool:
     try:
         return not isinstance(value, str | bytes) and math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
-
-
-def shown(value: Any, limit: int = 100) -> str:
-    """A value as JSON writes it, cut where it is long."""
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _crowd(annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -259,5 +253,5 @@ def _check_images(
         advice = "the ground truth's image ids are texts, this one is a number"
     raise DataError(
         f"the results name {len(strange)} images that are not in the ground truth of "
-        f"{len(image_ids)} images, e.g. {first!r}; {advice}"
+        f"{len(image_ids)} images, e.g. {shown(first)}; {advice}"
     )

@@ -1,14 +1,17 @@
 """Reading COCO's JSON, annotations and results, of which only what boxes need is kept."""
 
-import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from ..errors import DataError
+from ..utils.text_file import parse_json, read_file, shown
+from .coco_masks import box_of_segmentation
+
+logger = logging.getLogger(__name__)
 
 
 # Dicts of these keys: whatever else a file holds, above all polygons, is skipped while it is read.
@@ -31,6 +34,10 @@ class _Annotation(TypedDict, total=False):
     iscrowd: Any
 
 
+class _MaskAnnotation(_Annotation, total=False):
+    segmentation: Any
+
+
 class _Result(TypedDict, total=False):
     image_id: Any
     category_id: Any
@@ -44,20 +51,29 @@ class _GroundTruth(TypedDict):
     annotations: list[_Annotation]
 
 
+class _MaskGroundTruth(TypedDict):
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_MaskAnnotation]
+
+
 def read_ground_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The images, categories and annotations of an annotation file.
 
     Raises:
         DataError: The file cannot be read, or is no COCO instances file.
     """
-    data = _read(path, "annotations")
+    data = read_file(path, "annotations")
     try:
-        return {**msgspec.json.decode(data, type=_GroundTruth)}
-    except msgspec.DecodeError:
-        content = _parse(path, "annotations", data)
+        content: Any = msgspec.json.decode(data, type=_GroundTruth)
+        if any(entry.get("bbox") is None for entry in content["annotations"]):
+            content = msgspec.json.decode(data, type=_MaskGroundTruth)
+    except (msgspec.DecodeError, RecursionError):
+        content = parse_json(data, path, "annotations")
     sections = ("images", "categories", "annotations")
     if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in sections):
-        return content
+        _fill_boxes(content["annotations"], path)
+        return {**content}
     hint = ""
     if isinstance(content, list):
         hint = "; a list is the form of a results file: are the two files swapped?"
@@ -73,11 +89,11 @@ def read_results(path: str | os.PathLike[str]) -> Sequence[Mapping[str, Any]]:
     Raises:
         DataError: The file cannot be read, or is no COCO results file.
     """
-    data = _read(path, "results")
+    data = read_file(path, "results")
     try:
         return msgspec.json.decode(data, type=list[_Result])
-    except msgspec.DecodeError:
-        content = _parse(path, "results", data)
+    except (msgspec.DecodeError, RecursionError):
+        content = parse_json(data, path, "results")
     if isinstance(content, list):
         return content
     hint = ""
@@ -93,19 +109,30 @@ def read_results(path: str | os.PathLike[str]) -> Sequence[Mapping[str, Any]]:
     )
 
 
-def _read(path: str | os.PathLike[str], what: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the {what} '{path}': {error.strerror}") from None
-
-
-def _parse(path: str | os.PathLike[str], what: str, data: bytes) -> Any:
-    # The standard library is slow, but knows byte-order marks and NaN, and tells the broken line.
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the {what} '{path}' are not valid JSON: {error}") from None
+def _fill_boxes(annotations: list[Any], path: str | os.PathLike[str]) -> None:
+    """Give annotations without a box that of their polygons or mask."""
+    num_made = 0
+    for number, entry in enumerate(annotations):
+        if not isinstance(entry, dict) or entry.get("bbox") not in (None, []):
+            continue
+        mask = entry.get("segmentation")
+        if mask:
+            try:
+                entry["bbox"] = [*box_of_segmentation(mask)]
+            except ValueError as error:
+                raise DataError(
+                    f"'{path}', annotation {number} of {len(annotations)} has no `bbox`, and its "
+                    f"`segmentation` makes none: {error}, got {shown(mask)}"
+                ) from None
+            num_made += 1
+    if num_made:
+        logger.warning(
+            "'%s': %d of %d annotations have no `bbox`; their boxes are those of their polygons or "
+            "masks",
+            path,
+            num_made,
+            len(annotations),
+        )
 
 
 def _described(content: Any) -> str:
@@ -114,4 +141,4 @@ def _described(content: Any) -> str:
         return f"an object with {keys if len(keys) <= 80 else keys[:77] + '...'}".rstrip()
     if isinstance(content, list):
         return f"a list of {len(content)}"
-    return f"only {json.dumps(content)[:80]}"
+    return f"only {shown(content, 80)}"

@@ -22,7 +22,7 @@ class GroundTruth(Protocol):
 
     @property
     def category_ids(self) -> np.ndarray:
-        """(K,) int64, the id that the annotation file gives to each class."""
+        """(K,) the id that the annotation file gives to each class: int64, or objects (strings)."""
 
     @property
     def image_ids(self) -> Sequence[Any]:

@@ -2,6 +2,7 @@ import itertools
 import logging
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,8 +22,9 @@ from detlite.data import (
     build_test_loader,
     build_train_loader,
     check_class_count,
-    check_test_classes,
 )
+from detlite.evaluation import COCOEvaluator
+from detlite.evaluation.detection_evaluator import Detections
 from detlite.registry import Block
 
 
@@ -184,39 +186,88 @@ def test_no_data_set_is_an_error_that_shows_one():
         build_datasets([], "data.train")
 
 
-def test_data_sets_that_are_joined_must_have_the_same_classes(painted_coco):
-    blocks = [
-        Block(name="CocoDetection", **painted_coco(3, name="a")),
-        Block(name="CocoDetection", **painted_coco(3, name="b", classes=("box", "ball"))),
+def blocks_of(painted_coco, **classes):
+    return [
+        Block(name="CocoDetection", **painted_coco(6, name=name, classes=names))
+        for name, names in classes.items()
     ]
-    with pytest.raises(DataError) as error:
-        build_datasets(blocks, "data.train")
-    assert str(error.value) == (
-        "data.train: 'b' has 2 classes (box, ball), 'a' has 2 (ball, box). Classes must be the "
-        "same in the same order; choose them with the data set's `classes: [...]`"
+
+
+def names_of_boxes(dataset):
+    """The class of each box by its name, and its id in the file."""
+    return [(dataset.class_names[k], dataset.category_ids[k]) for k in dataset.classes]
+
+
+def test_classes_are_numbered_by_their_names_in_all_data_sets(painted_coco, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    blocks = blocks_of(painted_coco, a=("ball", "box", "cup"), b=("cup", "ball"))
+    before = [names_of_boxes(build_datasets([block], "data.train")[0]) for block in blocks]
+    for order in (blocks, blocks[::-1]):
+        datasets = build_datasets(order, "data.train")
+        assert {d.class_names for d in datasets} == {("ball", "box", "cup")}
+        assert {d.name: names_of_boxes(d) for d in datasets} == dict(zip("ab", before, strict=True))
+        assert sorted(datasets[0].category_ids) == [1, 2, 3]
+    assert "'b': classes are numbered by their names as in 'a'; it lacks 1 of the 3: box" in (
+        caplog.text
     )
-    chosen = [Block(block, classes=["box"]) for block in blocks]
-    assert [d.class_names for d in build_datasets(chosen, "data.train")] == [("box",), ("box",)]
 
 
-def test_test_data_must_have_the_classes_of_the_model(painted_dataset):
-    dataset = painted_dataset(3)
-    check_test_classes(dataset, ["ball", "box"])
-    with pytest.raises(DataError, match=r"data\.test: 'painted' has 2 classes \(ball, box\), the"):
-        check_test_classes(dataset, ["ball"])
+def test_classes_that_the_model_lacks_are_refused_until_they_are_left_out(painted_coco):
+    (block,) = blocks_of(painted_coco, val=("ball", "dog"))
+    with pytest.raises(DataError) as error:
+        build_datasets([block], "data.test", ["ball", "box"])
+    told = str(error.value)
+    assert "data.test: 'val' has 1 classes that the training data lacks: dog." in told
+    assert "`classes: [ball]` leaves out the other boxes" in told
+    (dataset,) = build_datasets([Block(block, classes=["ball"])], "data.test", ["ball", "box"])
+    assert dataset.class_names == ("ball", "box")
+    assert {*dataset.classes.tolist()} == {0}
 
 
-def test_classes_of_test_data_are_matched_by_name(painted_dataset, caplog):
-    caplog.set_level("INFO", "detlite")
-    dataset = painted_dataset(3)
-    names = [dataset.class_names[k] for k in dataset.classes]
-    ids = dict(zip(dataset.class_names, dataset.category_ids.tolist(), strict=True))
-    check_test_classes(dataset, ["cone", "box", "ball"])
-    assert dataset.class_names == ("cone", "box", "ball")
-    assert [dataset.class_names[k] for k in dataset.classes] == names
-    assert dataset.category_ids.tolist()[1:] == [ids["box"], ids["ball"]]
-    assert len({*dataset.category_ids.tolist()}) == 3
-    assert "it has no cone, whose AP is nan" in caplog.text
+@pytest.mark.datasets
+def test_a_val_that_lacks_a_class_is_evaluated_without_it(cases_dir, monkeypatch):
+    monkeypatch.setenv("DETLITE_DATASETS", str(cases_dir / "val-lacks-class"))
+    train, val = (
+        Block(name="CocoDetection", json=f"{split}.json", images="img")
+        for split in ("train", "val")
+    )
+    (train,) = build_datasets([train], "data.train")
+    (val,) = build_datasets([val], "data.test", train.class_names)
+    assert val.class_names == train.class_names
+    lacking = [k for k, count in enumerate(val.class_counts()) if count == 0]
+    assert len(lacking) == 1
+    found = []
+    for i in range(len(val)):
+        boxes = val.clipped_boxes(i)
+        ones = np.ones(len(boxes))
+        found.append(Detections(boxes.astype(float), ones, val.classes[val.boxes_of(i)]))
+    results = COCOEvaluator(dataset=val).score(found)["bbox"]
+    assert results["AP"] == pytest.approx(100)
+    assert np.isnan(results[f"AP-{val.class_names[lacking[0]]}"])
+
+
+def test_the_line_that_counts_images_names_the_classes(painted_coco, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    datasets = build_datasets(blocks_of(painted_coco, a=("ball", "box", "cup")), "data.train")
+    build_train_loader(config(), datasets)
+    build_test_loader(config(), datasets[0])
+    assert "training on 6 images of 'a', 2 without a box, 4 boxes: box 2, cup 2, ball 0" in (
+        caplog.text
+    )
+    assert "testing on 6 images of 'a', 4 boxes: box 2, cup 2, ball 0" in caplog.text
+
+
+def test_of_many_classes_the_commonest_are_named(painted_coco, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    names = [f"c{k}" for k in range(30)]
+    build_train_loader(config(), build_datasets(blocks_of(painted_coco, a=names), "data.train"))
+    assert "4 boxes: c1 1, c2 1, c4 1, c5 1, c0 0, " in caplog.text
+    assert "and 10 more classes with 0, 10 with none" in caplog.text
+
+
+def test_a_training_set_without_any_box_warns(painted_dataset, caplog):
+    build_train_loader(config(), [painted_dataset(1)])
+    assert "'painted': no training image has a box" in caplog.text
 
 
 def test_a_stated_number_of_classes_must_be_that_of_the_data(painted_dataset):
@@ -235,7 +286,21 @@ def test_a_batch_is_a_list_of_dicts(painted_dataset):
     assert {type(sample["image"]) for sample in batch} == {torch.Tensor}
 
 
-@pytest.mark.parametrize("name", ["/data/cells", "a/b", "..", "a\\b"])
+ODD_TITLES = [
+    "/data/cells",
+    "a/b",
+    "..",
+    "a\\b",
+    " ",
+    "a\nb",
+    "a\0",
+    "\ud800",
+    "x" * 201,
+    "é" * 101,
+]
+
+
+@pytest.mark.parametrize("name", ODD_TITLES)
 def test_a_data_set_is_called_what_a_folder_of_results_can_be(painted_coco, name):
     block = Block(name="CocoDetection", **painted_coco(1), title=name)
     with pytest.raises(DataError, match=r"data.test.0 \(CocoDetection\).*called.*`title`"):

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from detlite import DataError
 from detlite.data.index import DetectionIndex, PackedStrings
 
 
@@ -121,3 +122,44 @@ def test_packed_strings_are_a_sequence_of_the_strings():
     assert "größer" in packed
     with pytest.raises(IndexError):
         packed[4]
+
+
+def test_file_names_with_lone_surrogates_survive():
+    names = ["caf\udce9.jpg", "\ud800", "plain"]
+    assert PackedStrings(names)[:] == names
+
+
+def test_an_image_id_that_no_file_of_results_can_hold_is_refused():
+    with pytest.raises(DataError, match=r"'caf\\udce9' is not UTF-8"):
+        DetectionIndex(
+            name="x",
+            categories={"a": 1},
+            image_ids=["caf\udce9"],
+            file_names=["a"],
+            sizes=[(1, 1)],
+            box_images=[],
+            boxes_xywh=[],
+            classes=[],
+        )
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [([4, 9], [4, 10, 9, 11]), (["x", "d"], ["x", "b", "d", "d_"]), ([4, 2**70], None)],
+)
+def test_classes_that_a_renumbered_index_lacks_take_free_ids(ids, expected):
+    index = DetectionIndex(
+        name="x",
+        categories=dict(zip("ac", ids, strict=True)),
+        image_ids=[1],
+        file_names=["a"],
+        sizes=[(9, 9)],
+        box_images=[0, 0],
+        boxes_xywh=[[0, 0, 1, 1]] * 2,
+        classes=[1, 0],
+    )
+    index.renumber_classes(["a", "b", "c", "d"])
+    assert index.classes.tolist() == [2, 0]
+    if expected is None:
+        expected = [4, 2**70 + 1, 2**70, 2**70 + 2]
+    assert index.category_ids.tolist() == expected

@@ -76,7 +76,7 @@ def test_a_full_shared_memory_is_an_error_that_names_it_and_the_remedies(tmp_pat
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-@pytest.mark.parametrize("count", [5, 8, 11, 14])
+@pytest.mark.parametrize("count", [2, 5, 8, 11, 14])
 def test_few_file_descriptors_are_an_error_that_names_the_limit(tmp_path, count):
     message = result_of(tmp_path, few_files, count)
     if isinstance(message, list):

@@ -1,9 +1,11 @@
-"""A call in a forked process, with limits of time and memory."""
+"""What the proofs by mutated files share: a call within limits, and their command line."""
 
+import argparse
 import os
 import pathlib
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -43,3 +45,21 @@ def run_within_limits(check: Callable[[], str], seconds: float, num_bytes: int) 
     os.waitpid(child, 0)
     os.close(reader)
     return f"no answer within {seconds:g} s"
+
+
+def run_command_line(failures: Callable[[int, int], list[str]], what: str, count: int) -> None:
+    """Run ``failures(--count, --seed)``, print what it finds, and exit with 1 if it finds anything.
+
+    Args:
+        failures: Makes that many mutations; returns a line for each that went wrong.
+        what: Is mutated, for the last line.
+        count: Default of ``--count``.
+    """
+    parser = argparse.ArgumentParser(description=f"Mutated {what}: read or refused, within limits.")
+    parser.add_argument("--count", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    found = failures(arguments.count, arguments.seed)
+    print("\n".join(found))
+    print(f"{len(found)} of {arguments.count} mutated {what} went wrong")
+    sys.exit(bool(found))

@@ -7,7 +7,6 @@ A mutation fails if it ends in another error than a UserError, takes more than 5
 child that is forked after torch has been imported. Exit code 1 with a list of what failed.
 """
 
-import argparse
 import pathlib
 import random
 import shutil
@@ -19,7 +18,7 @@ from functools import partial
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from limits import run_within_limits
+from limits import run_command_line, run_within_limits
 
 from detlite import UserError, build_model, load_config
 from detlite.config import read_tree
@@ -226,17 +225,5 @@ def failures(count: int, seed: int, built: float = BUILT) -> list[str]:
     return found
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    found = failures(arguments.count, arguments.seed)
-    print("\n".join(found))
-    print(f"{len(found)} of {arguments.count} mutated configs went wrong")
-    sys.exit(bool(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_command_line(failures, "configs", 1000)

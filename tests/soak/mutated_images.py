@@ -6,7 +6,6 @@ A file that was cut short must be refused; no mutation may end in a traceback, t
 5 seconds or more than 1 GB.
 """
 
-import argparse
 import io
 import pathlib
 import random
@@ -22,7 +21,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from limits import run_within_limits
+from limits import run_command_line, run_within_limits
 
 from detlite.data import read_image
 from detlite.errors import DataError
@@ -180,17 +179,5 @@ def failures(count: int, seed: int) -> list[str]:
     return found
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    found = failures(arguments.count, arguments.seed)
-    print("\n".join(found))
-    print(f"{len(found)} of {arguments.count} mutated images went wrong")
-    sys.exit(bool(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_command_line(failures, "images", 2000)

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class CocoDetection(DetectionDataset):
         categories = _classes_among(content, classes or (), name)
         check_names_unique(path, categories)
         selected = select_classes(classes, [category.name for category in categories], path)
-        file_ids = _category_numbers(categories, name)
+        file_ids = plain_ids(category.id for category in categories)
         id_of = dict(zip((c.name for c in categories), file_ids, strict=True))
         number = {c: k for k, c in enumerate(selected)}
         class_index = {c.id: number[c.name] for c in categories if c.name in number}
@@ -87,23 +87,28 @@ class CocoDetection(DetectionDataset):
 def _classes_among(content: CocoFile, wanted: Sequence[str], name: str) -> list[Category]:
     """The categories in the order of their ids, without those that only group others.
 
-    Tools such as Roboflow write such a group as category 0, without a supercategory: it has no box,
-    and the classes have one.
+    Such a group has no box. It is the supercategory of others; or it is category 0 and alone has
+    the supercategory "none", as Roboflow writes it.
     """
-    found = sorted(content.categories, key=lambda c: (isinstance(c.id, str), c.id))
+    found = sorted(content.categories, key=lambda category: _order(category.id))
     used = {annotation.category_id for annotation in content.annotations or []}
     names = Counter(category.name for category in found)
+    members: dict[Any, set[Any]] = defaultdict(set)
+    for category in found:
+        if isinstance(category.supercategory, str):
+            members[category.supercategory].add(category.id)
+    root = members["none"] if len(found) > 1 and members["none"] == {0} else set()
     groups = [
         category
         for category in found
         if category.id not in used
-        and any(_is_group_of(category, other) for other in found)
+        and (category.id in root or members.get(category.name, set()) - {category.id})
         and (category.name not in wanted or names[category.name] > 1)
     ]
     for group in groups:
         logger.info(
-            "%s: category %r (id %r) is left out, because it groups the others and has no "
-            "box; `classes: [...]` with its name keeps it",
+            "%s: category %r (id %r) is left out, because it has no box and only groups others; "
+            "`classes: [...]` with its name keeps it",
             name,
             group.name,
             group.id,
@@ -112,24 +117,11 @@ def _classes_among(content: CocoFile, wanted: Sequence[str], name: str) -> list[
     return [category for category in found if category.id not in left_out]
 
 
-def _is_group_of(category: Category, other: Category) -> bool:
-    if category.id == other.id:
-        return False
-    is_root = category.id == 0 and category.supercategory == "none" != other.supercategory
-    return other.supercategory == category.name or is_root
-
-
-def _category_numbers(categories: Sequence[Category], name: str) -> list[int]:
-    """The ids of the categories; 1 to K where they are texts or beyond 64 bits."""
-    ids = plain_ids(category.id for category in categories)
-    if all(isinstance(value, int) and abs(value) < 2**63 for value in ids):
-        return ids
-    if all(isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) for value in ids):
-        return [int(value) for value in ids]
-    logger.info(
-        "%s: ids of categories are texts or beyond 64 bits; results number the classes from 1", name
-    )
-    return list(range(1, len(ids) + 1))
+def _order(category_id: int | float | str) -> tuple[bool, int | float | str]:
+    """Sorts numbers by value, also those written as texts, before other texts."""
+    if isinstance(category_id, str) and re.fullmatch("[0-9]{1,400}", category_id):
+        return False, int(category_id)
+    return isinstance(category_id, str), category_id
 
 
 def _file_names(images: Sequence[Image], folder: str, path: str) -> list[str]:

@@ -137,6 +137,10 @@ def _decode(path: str) -> CocoFile:
         return _with_boxes(path, msgspec.convert(document, _MaskFile))
     except msgspec.ValidationError as error:
         raise _mistake(path, document, error) from None
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"annotations '{path}': a key holds {error.object!r}, which is no text"
+        ) from None
 
 
 def _with_boxes(path: str, content: _MaskFile | _RawMaskFile) -> CocoFile:

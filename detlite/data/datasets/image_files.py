@@ -108,7 +108,7 @@ def find_images(folder: str, file_names: Sequence[str], source: str) -> list[str
         hint = listing.suggestion(missing)
         raise DataError(
             f"{len(missing)} of the {len(names)} images that '{source}' names are not in "
-            f"'{folder}': {', '.join(map(_printable, missing[:_MAX_TOLD]))}{more}"
+            f"'{folder}': {', '.join(map(_short, missing[:_MAX_TOLD]))}{more}"
             + (f"\n    {hint}" if hint else "")
         )
     return names
@@ -165,13 +165,12 @@ class _Listing:
             differences.append("in another folder; does `images` name the right one?")
         elif not how:
             differences.append("in other letters; upper and lower case differ here")
-        return f"{_printable(name)} is there as '{_printable(found)}', {', '.join(differences)}"
+        return f"{_short(name)} is there as '{_short(found)}', {', '.join(differences)}"
 
 
-def _printable(name: str) -> str:
-    """A name with escapes for what cannot be printed, such as lone surrogates; cut where long."""
-    shown = name if name.isprintable() else repr(name)[1:-1]
-    return shown if len(shown) <= 200 else f"{shown[:197]}..."
+def _short(name: str) -> str:
+    printable = name if name.isprintable() else repr(name)[1:-1]
+    return printable if len(printable) <= 200 else f"{printable[:197]}..."
 
 
 def _check_folder(folder: str) -> None:

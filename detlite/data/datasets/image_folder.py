@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DataError, shorten
+from ...errors import DataError
 from ...utils.file_io import resolve_path
+from ...utils.text_file import read_text
+from ..class_names import MAX_CLASSES
 from ..classification_dataset import ClassificationDataset
 from ..registries import DATASET_REGISTRY
 from .image_files import ImageListing, find_images, is_image, subfolders
@@ -16,7 +18,6 @@ from .selection import select_classes
 logger = logging.getLogger(__name__)
 
 _MAX_TOLD = 5
-_MAX_CLASSES = 100_000
 
 
 @DATASET_REGISTRY.register
@@ -104,14 +105,7 @@ def _from_folders(
 
 def _from_list(path: str, unlabelled: bool) -> tuple[list[str], Sequence[str | None]]:
     """The paths and the classes in a list; None where a line has no class."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise DataError(
-            f"cannot read the list '{path}': {reason}. A relative `list_file` lies under "
-            "$DETLITE_DATASETS (datasets/ if it is not set)"
-        ) from None
+    lines = read_text(path, "list").splitlines()
     names: list[str] = []
     labels: list[str | None] = []
     for number, line in enumerate(lines, start=1):
@@ -120,7 +114,7 @@ def _from_list(path: str, unlabelled: bool) -> tuple[list[str], Sequence[str | N
         name, label = _split(line.strip())
         if not name:
             raise DataError(
-                f"'{path}', line {number} must be a path and a class, got '{line.strip()}'"
+                f"'{path}', line {number} must be a path and a class, got '{_cut(line.strip())}'"
             )
         names.append(name.removeprefix("./"))
         labels.append(label)
@@ -142,21 +136,25 @@ def _split(line: str) -> tuple[str, str | None]:
 def _numbered(
     images: Sequence[str], labels: Sequence[str], classes: list[str] | None, path: str
 ) -> tuple[list[str], list[str]]:
-    for image, label in zip(images, labels, strict=True):
-        if len(label) > len(str(_MAX_CLASSES)) or int(label) >= _MAX_CLASSES:
+    limit = MAX_CLASSES if classes is None else len(classes)
+    for label in labels:
+        # Compared by its digits first: of a number of thousands of digits Python makes no int.
+        if len(label.lstrip("0")) > len(str(limit)) or int(label) >= limit:
+            why = f"at most {limit} classes are supported"
+            if classes is not None:
+                why = f"`classes` names {limit}"
             raise DataError(
-                f"'{path}' has class number {shorten(label)} for '{image}'; numbers count from 0 "
-                f"and must be below {_MAX_CLASSES:,}"
+                f"'{path}' has class number {_cut(label)}, but {why}; numbers count from 0. Names "
+                "of classes need not be numbers"
             )
     numbers = [int(label) for label in labels]
     names = classes if classes is not None else [str(k) for k in range(max(numbers) + 1)]
     selected = select_classes(names, names, path)
-    if max(numbers) >= len(names):
-        raise DataError(
-            f"'{path}' has class number {max(numbers)}, but `classes` names {len(names)}; numbers "
-            "count from 0"
-        )
     return selected, [names[number] for number in numbers]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _named(

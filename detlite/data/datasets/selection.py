@@ -24,7 +24,8 @@ def select_classes(wanted: Sequence[str] | None, known: Sequence[str], source: s
         if name not in known:
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             raise DataError(
-                f"class '{name}' is not in '{source}'{did_you_mean(name, known)}; it has {shown}"
+                f"class '{name}' is not in '{source}'{did_you_mean(name, known)}; it has {shown}.\n"
+                "    Without `classes` a test set may lack some of the classes of training"
             )
     if not wanted or len({*wanted}) < len(wanted):
         raise DataError(f"`classes` must name at least one class, each once, got {list(wanted)}")

@@ -11,12 +11,15 @@ import numpy as np
 
 from ...errors import DataError
 from ...utils.file_io import resolve_path
-from ...utils.text_file import decode_text
+from ...utils.text_file import read_text
 from ..detection_dataset import DetectionDataset
+from ..image_size import fill_sizes
 from ..registries import DATASET_REGISTRY
-from .image_files import IMAGE_SUFFIXES, find_images
+from .image_files import IMAGE_SUFFIXES, find_images, is_image
 from .selection import select_classes
 from .voc_xml import VocImage, VocObject, read_voc_xml
+
+_LONGEST_LINE = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +29,19 @@ class VocDetection(DetectionDataset):
     """A Pascal VOC tree: ``Annotations``, ``ImageSets/Main/<split>.txt`` and ``JPEGImages``.
 
     The names in the list of the split are the image ids, as in VOC's own files of results: unlike
-    numbers they mean the same image in every split.
+    numbers they mean the same image in every split. In a list a name may end as image files do,
+    or be followed by the flag of VOC's lists by class, ``000012 -1``; all images are taken.
 
     Args:
         root: The folder of the tree; a relative path lies under ``$DETLITE_DATASETS``.
-        split: The name of a list, e.g. ``train``; None takes every XML. A line is an image's name,
-            with or without the suffix of its file; a flag -1, 0 or 1 behind it is passed over.
+        split: The name of a list, e.g. ``train``; empty: all XML files, in the order of their
+            names, for trees without ``ImageSets``.
         classes: Names of the classes to keep, in the order of their numbers; None keeps all that
             any XML in ``Annotations`` has, in alphabetical order, so that splits agree.
         one_based: Whether pixels count from 1 and ``xmax`` is the last one inside, as in the
             original VOC; otherwise a box reaches from ``xmin`` to ``xmax``.
         images: The folder of the images, relative to ``root``.
+        annotations: The folder of the XML files, relative to ``root``.
         title: The name of the data set in log lines and results; folder and split if empty.
     """
 
@@ -44,27 +49,32 @@ class VocDetection(DetectionDataset):
         self,
         *,
         root: str,
-        split: str | None = None,
+        split: str = "",
         classes: list[str] | None = None,
         one_based: bool = False,
         images: str = "JPEGImages",
+        annotations: str = "Annotations",
         title: str = "",
     ) -> None:
         tree = Path(resolve_path(root))
-        name = title or (f"{tree.name}_{split}" if split else tree.name)
-        ids = _read_split(tree, split) if split else _all_xmls(tree)
-        annotated = [read_voc_xml(tree / "Annotations" / f"{i}.xml") for i in ids]
-        selected = select_classes(classes, _known_classes(tree, annotated, classes), str(tree))
+        name = title or "_".join(part for part in (tree.name, split) if part)
+        xml_folder, image_folder = tree / annotations, tree / images
+        ids = _read_split(tree, split, xml_folder) if split else _all_ids(tree, xml_folder)
+        contents = [read_voc_xml(xml_folder / f"{i}.xml") for i in ids]
+        selected = select_classes(classes, _known_classes(xml_folder, contents, classes), str(tree))
         class_index = {c: k for k, c in enumerate(selected)}
-        places, objects = _of_classes(annotated, class_index, name)
-        self._xml_places = places
+        places, objects = _of_classes(contents, class_index, name)
+        file_names = _find_images(image_folder, ids, f"{split}.txt" if split else str(xml_folder))
+        self._xml_places, self._xml_folder = places, annotations
         super().__init__(
-            folder=tree / images,
+            folder=image_folder,
             name=name,
             categories={c: k + 1 for k, c in enumerate(selected)},
             image_ids=ids,
-            file_names=_find_images(tree / images, ids, f"{split}.txt" if split else "Annotations"),
-            sizes=[(image.height, image.width) for image in annotated],
+            file_names=file_names,
+            sizes=fill_sizes(
+                name, image_folder, file_names, [(image.height, image.width) for image in contents]
+            ),
             box_images=places[:, 0],
             boxes_xywh=[_to_xywh(item.corners, one_based) for item in objects],
             classes=[class_index[item.name] for item in objects],
@@ -73,51 +83,62 @@ class VocDetection(DetectionDataset):
 
     def describe_box(self, i: int, box: int) -> str:
         """The XML file of a box, and which object it is in there, from 1."""
-        return f"Annotations/{self.image_ids[i]}.xml: object {self._xml_places[box, 1]}"
+        return f"{self._xml_folder}/{self.image_ids[i]}.xml: object {self._xml_places[box, 1]}"
 
 
-def _read_split(tree: Path, split: str) -> list[str]:
+def _read_split(tree: Path, split: str, xml_folder: Path) -> list[str]:
     path = tree / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        lines = decode_text(path.read_bytes(), path, "names").splitlines()
-    except OSError as error:
+    if not path.is_file():
         present = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.txt")))
         raise DataError(
-            f"cannot read the list '{path}' of split '{split}': {error.strerror}. "
-            f"Splits there: {present or 'none; leave `split` out to take every XML'}. "
-            "A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
-        ) from None
-    ids = [_image_name(tree, line.strip()) for line in lines if line.strip()]
+            f"there is no list '{path}' of split '{split}'. Splits there: {present or 'none'}; "
+            "without the key `split` all XML files are taken.\n"
+            "    A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
+        )
+    lines = read_text(path, "list").splitlines()
+    if (longest := max(map(len, lines), default=0)) > _LONGEST_LINE:
+        raise DataError(
+            f"the list '{path}' has a line of {longest} characters; it must be an image's name"
+        )
+    ids = [_image_id(line.strip(), xml_folder) for line in lines if line.strip()]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(f"'{path}' lists {len(twice)} images more than once, e.g. '{twice[0]}'")
+    if not ids:
+        raise DataError(f"the list '{path}' of split '{split}' names no image")
     return ids
 
 
-def _image_name(tree: Path, line: str) -> str:
-    """The name of an image in a line of a list, without a flag and the suffix of the file."""
-    if (tree / "Annotations" / f"{line}.xml").exists():
-        return line
+def _image_id(line: str, xml_folder: Path) -> str:
+    """The id that a line of a list stands for: the first of its readings that has an XML file."""
+    line = line.replace("\\", "/")
     name = re.sub(r"\s+(-1|0|1)$", "", line)
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in {*IMAGE_SUFFIXES, ".xml"} else name
+    readings = [line, name, *(os.path.splitext(each)[0] for each in (line, name) if is_image(each))]
+    for reading in readings:
+        try:
+            if (xml_folder / f"{reading}.xml").is_file():
+                return reading
+        except (OSError, ValueError):  # too long for a name, or with a NUL
+            pass
+    return readings[-1]
 
 
-def _all_xmls(tree: Path) -> list[str]:
-    names = sorted(path.stem for path in (tree / "Annotations").glob("*.xml"))
-    if not names:
+def _all_ids(tree: Path, xml_folder: Path) -> list[str]:
+    ids = sorted(path.stem for path in xml_folder.glob("*.xml"))
+    if not ids:
         raise DataError(
-            f"there is no XML in '{tree / 'Annotations'}'. "
-            "A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is not set)"
+            f"there is no XML file in '{xml_folder}'; `annotations` names another folder of "
+            f"'{tree}'.\n    A relative `root` lies under $DETLITE_DATASETS (datasets/ if it is "
+            "not set)"
         )
-    return names
+    return ids
 
 
-def _known_classes(tree: Path, images: list[VocImage], wanted: list[str] | None) -> list[str]:
+def _known_classes(xml_folder: Path, images: list[VocImage], wanted: list[str] | None) -> list[str]:
     known = {item.name for image in images for item in image.objects}
     if wanted is None or not known.issuperset(wanted):
         # One split may lack a class, so that all of them are read before a name is refused.
-        for path in sorted((tree / "Annotations").glob("*.xml")):
+        for path in sorted(xml_folder.glob("*.xml")):
             known.update(item.name for item in read_voc_xml(path).objects)
     return sorted(known)
 

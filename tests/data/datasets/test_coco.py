@@ -1,7 +1,11 @@
 import json
+import logging
 import math
+import os
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from detlite.data.datasets import CocoDetection
@@ -127,10 +131,14 @@ def repeat(section, **changes):
         (change("annotations", 1, "bbox", [1, 2, 3]), ["id 50", "four numbers", "[1.0, 2.0, 3.0]"]),
         (change("annotations", 1, "bbox", [1, 2, 3, "4"]), ["id 50", "four numbers", '"4"']),
         (change("annotations", 1, "bbox", None), ["id 50", "no `bbox`", "no `segmentation`"]),
-        (change("annotations", 1, "category_id", "cat"), ["50", "category_id", "'cat'"]),
+        (change("annotations", 1, "category_id", "cat"), ["category_id of 1 of", "'cat'", "50"]),
+        (change("annotations", 1, "category_id", "4"), ["'4'", "text and the other a number"]),
+        (change("annotations", 1, "category_id", [4]), ["id 50", "`category_id`", "[4]"]),
+        (change("images", 1, "height", -1), ["id 3", "`height`", "got -1"]),
+        (change("images", 1, "height", 2**31), ["id 3", "`height`", "got 2147483648"]),
         (change("images", 1, "width", 20.5), ["id 3", "`width`", "20.5"]),
         (lambda content: content["annotations"][1].pop("bbox"), ["id 50", "no `bbox`"]),
-        (lambda content: content["images"][1].pop("file_name"), ["id 3", "`coco_url`"]),
+        (lambda content: content["images"][1].pop("file_name"), ["id 3", "no `file_name`"]),
         (repeat("images"), ["7 is the image id of more than one"]),
         (repeat("categories", name="cow"), ["90 is the category id of more than one"]),
         (repeat("categories", id=1), ["'dog' is the category name of more than one"]),
@@ -227,102 +235,277 @@ def test_the_index_holds_what_pycocotools_reads(datasets_dir, split, capsys):
         assert len(dataset[i]["boxes"]) == sum(not a["iscrowd"] for a in annotations)
 
 
-def test_sizes_that_the_file_does_not_say_are_the_images(coco_content, write_coco, caplog):
-    caplog.set_level("INFO", "detlite")
-    coco_content["images"][0].update(height=0, width=None)
-    del coco_content["images"][1]["width"]
-    dataset = CocoDetection(**write_coco(coco_content))
-    assert (dataset.heights.tolist(), dataset.widths.tolist()) == ([40, 30], [60, 20])
-    assert "2 of 2 images" in caplog.text
-
-
-def test_a_file_name_may_come_from_the_url(coco_content, write_coco):
-    coco_content["images"][1].pop("file_name")
-    coco_content["images"][1]["coco_url"] = "http://images.cocodataset.org/sub/b.png"
-    assert CocoDetection(**write_coco(coco_content)).file_names[1] == "sub/b.png"
-
-
-def test_a_file_without_annotations_serves_for_prediction(coco_content, write_coco, caplog):
-    caplog.set_level("INFO", "detlite")
-    del coco_content["annotations"]
-    assert len(CocoDetection(**write_coco(coco_content)).classes) == 0
-    assert "prediction only" in caplog.text
-
-
-def test_ids_may_be_texts_or_beyond_64_bits(coco_content, write_coco):
-    coco_content["categories"] = [{"id": "dog-id", "name": "dog"}, {"id": "4", "name": "cat"}]
-    first, second = coco_content["annotations"]
-    first.update(category_id="dog-id", id=2**70)
-    second.update(category_id="4", image_id=2**70)
-    coco_content["images"][1]["id"] = 2**70
-    dataset = CocoDetection(**write_coco(coco_content))
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.classes.tolist() == [1, 0]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_other_encodings_of_unicode_are_read(coco_content, write_coco, encoding):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_other_unicode_encodings_are_read(coco_content, write_coco, encoding):
+    coco_content["categories"][0]["name"] = "Hündchen"
     block = write_coco(coco_content)
     with open(block["json"], "w", encoding=encoding) as file:
         json.dump(coco_content, file, ensure_ascii=False)
-    assert len(CocoDetection(**block)) == 2
+    assert CocoDetection(**block).class_names == ("cat", "Hündchen")
 
 
-@pytest.mark.parametrize("content", [b'{"images": "\xe4"}', b'{"images": ' + b"9" * 5000 + b"}"])
-def test_what_cannot_be_read_names_the_file_and_the_line(coco_content, write_coco, content):
+def test_an_encoding_that_is_not_unicode_is_told_with_file_and_place(coco_content, write_coco):
+    coco_content["categories"][0]["name"] = "Hündchen"
     block = write_coco(coco_content)
-    with open(block["json"], "wb") as file:
-        file.write(content)
-    with pytest.raises(DataError, match=r"instances\.json' .* line 1 "):
+    with open(block["json"], "w", encoding="latin-1") as file:
+        json.dump(coco_content, file, ensure_ascii=False)
+    with pytest.raises(DataError, match=r"not UTF-8 text: line 1 .*0xfc.* Save .* UTF-8") as caught:
+        CocoDetection(**block)
+    assert block["json"] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"height": 0, "width": 0}, {"height": None, "width": 60}, {"width": 60}, {}]
+)
+def test_sizes_that_the_json_lacks_are_those_of_the_images(coco_content, write_coco, caplog, sizes):
+    caplog.set_level(logging.INFO, "detlite")
+    image = coco_content["images"][0]
+    del image["height"], image["width"]
+    image.update(sizes)
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert dataset.image_sizes().tolist() == [[40, 60], [30, 20]]
+    assert "do not say the size of 1 of 2 images, such as 'a.jpg'" in caplog.text
+
+
+def test_a_size_from_an_image_file_is_that_of_the_upright_image(coco_content, write_coco):
+    del coco_content["images"][0]["height"]
+    block = write_coco(coco_content)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(f"{block['images']}/a.jpg", exif=turned)
+    dataset = CocoDetection(**block)
+    assert dataset.image_sizes()[0].tolist() == [60, 40]
+    assert dataset[0]["image"].shape == (3, 60, 40)
+
+
+def test_an_image_whose_size_is_needed_and_cannot_be_read_is_named(coco_content, write_coco):
+    del coco_content["images"][0]["height"]
+    block = write_coco(coco_content)
+    with open(f"{block['images']}/a.jpg", "wb") as file:
+        file.write(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    with pytest.raises(DataError, match=r"cannot read the size of image '.*a\.jpg'"):
         CocoDetection(**block)
 
 
-@pytest.mark.datasets
-def test_boxes_of_polygons_are_those_expected(cases_dir, caplog):
-    caplog.set_level("INFO", "detlite")
-    folder = cases_dir / "polygon-only"
-    made, expected = (
-        CocoDetection(json=str(folder / name), images=str(folder / "img"))
-        for name in ("poly_only.json", "boxes_expected.json")
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://images.example/a.jpg", "a.jpg"),
+        ("http://images.example/sub2017/a.jpg?", None),
+        ("http://images.example/other/a%2Ejpg", "a.jpg"),
+        ("http://images.example/sub/b.png", "sub/b.png"),
+    ],
+)
+def test_a_coco_url_names_the_file_where_file_name_is_missing(coco_content, write_coco, url, found):
+    coco_content["images"] = [{"id": 7, "coco_url": url, "height": 40, "width": 60}]
+    block = write_coco(coco_content)
+    if found is None:
+        with pytest.raises(DataError, match="are not in"):
+            CocoDetection(**block)
+    else:
+        assert CocoDetection(**block).file_names[:] == [found]
+
+
+def test_a_file_without_annotations_is_for_prediction(coco_content, write_coco, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    del coco_content["annotations"]
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert (len(dataset), len(dataset.classes)) == (2, 0)
+    assert "no `annotations`; its images serve for prediction only" in caplog.text
+
+
+def test_category_ids_may_be_texts(coco_content, write_coco):
+    for section, key in (("categories", "id"), ("annotations", "category_id")):
+        for entry in coco_content[section]:
+            entry[key] = f"class {entry[key]}"
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.category_ids.tolist() == ["class 4", "class 90"]
+    assert dataset.classes.tolist() == [1, 0]
+
+
+def test_ids_beyond_64_bits_stay_what_they_are(coco_content, write_coco):
+    coco_content["images"][0]["id"] = 10**25
+    coco_content["categories"][0]["id"] = 10**30
+    for annotation in coco_content["annotations"]:
+        annotation.update(image_id=10**25, id=10**28 + annotation["id"])
+    coco_content["annotations"][0]["category_id"] = 10**30
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert [*dataset.image_ids] == [10**25, 3]
+    assert dataset.category_ids.tolist() == [4, 10**30]
+    assert dataset.annotation_ids.tolist() == [1, 2]
+
+
+def test_ids_that_differ_as_numbers_and_texts_only_are_refused(coco_content, write_coco):
+    coco_content["images"][1]["id"] = "7"
+    with pytest.raises(DataError, match="'7' is the image id of more than one entry"):
+        CocoDetection(**write_coco(coco_content))
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "message"),
+    [
+        ("bbox", "[1, 2, 3, " + "9" * 400 + "]", "id 50.*four numbers"),
+        ("area", "9" * 400, "id 50.*`area`"),
+        ("image_id", "9" * 400, "image_id of 1 of 2"),
+        ("image_id", "9" * 5000, "line 1 has a number of 5000 digits"),
+        ("image_id", "1e999", "id 50.*`image_id`"),
+        ("segmentation", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    ],
+)
+def test_absurd_numbers_are_told_with_their_place(coco_content, write_coco, key, number, message):
+    coco_content["annotations"][1][key] = "HERE"
+    block = write_coco(coco_content)
+    text = json.dumps(coco_content).replace('"HERE"', number)
+    with open(block["json"], "w") as file:
+        file.write(text)
+    with pytest.raises(DataError, match=message) as caught:
+        CocoDetection(**block)
+    assert block["json"] in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_file_name_that_is_not_utf_8_is_found(coco_content, write_coco):
+    block = write_coco(coco_content)
+    name = os.fsdecode(b"caf\xe9.jpg")  # a lone surrogate, which JSON writes as \udce9
+    os.rename(f"{block['images']}/a.jpg", f"{block['images']}/{name}")
+    coco_content["images"][0]["file_name"] = name
+    with open(block["json"], "w") as file:
+        json.dump(coco_content, file)
+    dataset = CocoDetection(**block)
+    assert dataset.file_name(0) == f"{block['images']}/{name}"
+    assert dataset[0]["image"].shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize("name", ["\ud800.jpg", "a\0.jpg", "a\n.jpg", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_told_in_printable_text(coco_content, write_coco, name):
+    coco_content["images"][0]["file_name"] = name
+    with pytest.raises(DataError, match="1 of the 2 images") as caught:
+        CocoDetection(**write_coco(coco_content))
+    told = str(caught.value).replace("\n    ", "")
+    assert told.isprintable()
+    assert len(told) < 600
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\ud800", "a\0", "x" * 201, "\u202e"])
+def test_a_class_name_that_tables_cannot_hold_is_refused(coco_content, write_coco, name):
+    coco_content["categories"][0]["name"] = name
+    with pytest.raises(DataError, match=r"class 1 is called .*can be printed") as caught:
+        CocoDetection(**write_coco(coco_content))
+    assert str(caught.value).isprintable()
+
+
+def test_more_classes_than_evaluation_can_hold_are_refused(coco_content, write_coco):
+    coco_content["categories"] += [{"id": 100 + i, "name": f"c{i}"} for i in range(25_000)]
+    with pytest.raises(DataError, match=r"has 25002 classes.*at most 25000"):
+        CocoDetection(**write_coco(coco_content))
+
+
+@pytest.fixture
+def case(cases_dir):
+    """A data set of a folder of cases."""
+    return lambda folder, name, **keys: CocoDetection(
+        json=str(cases_dir / folder / f"{name}.json"),
+        **{"images": str(cases_dir / folder / "img"), **keys},
     )
+
+
+@pytest.mark.datasets
+def test_boxes_are_made_from_polygons(case, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    made, expected = case("polygon-only", "poly_only"), case("polygon-only", "boxes_expected")
     assert made.boxes_xywh.tolist() == expected.boxes_xywh.tolist()
-    assert "have no `bbox`" in caplog.text
+    assert made.areas.tolist() == expected.areas.tolist()
+    assert f"{len(made.classes)} of {len(made.classes)} annotations have no `bbox`" in caplog.text
 
 
 @pytest.mark.datasets
-@pytest.mark.parametrize("name", ["roboflow_root.json", "roboflow_dup.json"])
-def test_a_category_that_only_groups_others_is_left_out(cases_dir, caplog, name):
-    caplog.set_level("INFO", "detlite")
-    folder = cases_dir / "roboflow-root"
-    dataset = CocoDetection(json=str(folder / name), images=str(folder / "img"))
+@pytest.mark.parametrize("name", ["roboflow_root", "roboflow_dup"])
+def test_a_category_that_only_groups_others_is_left_out(case, caplog, name):
+    caplog.set_level(logging.INFO, "detlite")
+    dataset = case("roboflow-root", name)
     assert len(dataset.class_names) == 2
-    assert "is left out" in caplog.text
-    assert "classes" in caplog.text
+    assert 0 not in dataset.category_ids
+    assert "(id 0) is left out" in caplog.text
+    assert "keeps it" in caplog.text
 
 
 @pytest.mark.datasets
-def test_backslashes_separate_folders(cases_dir):
-    folder = cases_dir / "paths-of-windows"
-    dataset = CocoDetection(json=str(folder / "backslash.json"), images=str(folder))
+def test_a_category_that_groups_others_is_kept_where_classes_names_it(case, cases_dir):
+    content = json.loads((cases_dir / "roboflow-root/roboflow_root.json").read_text())
+    names = [category["name"] for category in content["categories"]]
+    assert case("roboflow-root", "roboflow_root", classes=names).class_names == tuple(names)
+
+
+@pytest.mark.datasets
+def test_boxes_in_wrong_units_are_warned_of_with_an_example(case, caplog):
+    case("wrong-box-units", "normalised")
+    assert "normalised: 12 of 12 boxes have no number above 1.5: they look normal" in caplog.text
+    assert "E.g. im0.png: annotation 1, class" in caplog.text
+    caplog.clear()
+    case("wrong-box-units", "xyxy")
+    assert "they look like corners x1, y1, x2, y2" in caplog.text
+    assert "E.g. im0.png: annotation " in caplog.text
+
+
+@pytest.mark.datasets
+def test_boxes_of_real_data_are_not_taken_for_wrong_ones(datasets_dir, caplog):
+    for name in ("bccd/annotations/instances_train", "coco_mini/annotations/instances_val"):
+        folder = datasets_dir / name.partition("/")[0] / "images"
+        CocoDetection(json=f"{datasets_dir}/{name}.json", images=str(folder))
+    assert "look" not in caplog.text
+
+
+def test_boxes_beyond_their_image_are_counted_in_the_log(coco_content, write_coco, caplog):
+    caplog.set_level(logging.INFO, "detlite")
+    coco_content["annotations"][0]["bbox"] = [50, 5, 20, 15]
+    dataset = CocoDetection(**write_coco(coco_content))
+    assert "1 of 2 boxes reach beyond their image and are clipped" in caplog.text
+    assert "annotation 100, class 'dog', x, y, w, h = 50, 5, 20, 15 in 60 x 40" in caplog.text
+    assert dataset.boxes_xywh[0].tolist() == [50, 5, 20, 15]
+
+
+@pytest.mark.datasets
+def test_backslashes_separate_folders(case, cases_dir):
+    folder = str(cases_dir / "paths-of-windows")
+    dataset = case("paths-of-windows", "backslash", images=folder)
     assert dataset.file_names[0] == "img/im0.png"
+    assert dataset[0]["image"].shape == (3, 96, 128)
 
 
 @pytest.mark.datasets
 @pytest.mark.parametrize(
-    ("name", "how"),
+    ("name", "hint"),
     [
-        ("case.json", "in other letters"),
-        ("prefixed.json", "in another folder"),
-        ("urlenc.json", "without URL quoting"),
-        ("backslash.json", "in another folder"),
+        ("case", "im0.PNG is there as 'im0.png', in other letters"),
+        ("prefixed", "images/im0.png is there as 'im0.png', in another folder"),
+        ("backslash", "img/im0.png is there as 'im0.png', in another folder"),
     ],
 )
-def test_the_file_that_is_meant_is_suggested(cases_dir, tmp_path, name, how):
-    folder = cases_dir / "paths-of-windows"
-    images = folder / "img"
-    if name == "urlenc.json":
-        images = tmp_path
-        for k in range(4):
-            (tmp_path / f"my im{k}.png").write_bytes((folder / f"img/im{k}.png").read_bytes())
-    with pytest.raises(DataError, match=how):
-        CocoDetection(json=str(folder / name), images=str(images))
+def test_the_name_under_which_a_missing_image_is_there_is_suggested(case, name, hint):
+    with pytest.raises(DataError, match=r"4 of the 4 images") as caught:
+        case("paths-of-windows", name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [("my%20a.jpg", "my a.jpg"), ("A.JPG", "sub/a.jpg"), ("x/y/a.jpg", "y/a.jpg")],
+)
+def test_other_names_of_a_missing_image_are_found(coco_content, write_coco, asked, there):
+    block = write_coco(coco_content)
+    target = Path(block["images"], there)
+    target.parent.mkdir(exist_ok=True)
+    Path(block["images"], "a.jpg").rename(target)
+    coco_content["images"][0]["file_name"] = asked
+    Path(block["json"]).write_text(json.dumps(coco_content))
+    with pytest.raises(DataError) as caught:
+        CocoDetection(**block)
+    assert f"{asked} is there as '{there}'" in str(caught.value)
+
+
+def test_a_device_or_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in ("/dev/zero", str(tmp_path / "pipe.json")):
+        with pytest.raises(DataError, match=f"'{path}': it is no regular file"):
+            CocoDetection(json=path, images=str(tmp_path))
