@@ -59,9 +59,10 @@ class NMSPostprocessor(Postprocessor):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See ``Postprocessor.forward``."""
         level_sizes = [len(level) for level in anchors]
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         levels = zip(
-            logits.float().split(level_sizes, dim=1),
-            deltas.float().split(level_sizes, dim=1),
+            logits.to(dtype).split(level_sizes, dim=1),
+            deltas.to(dtype).split(level_sizes, dim=1),
             anchors,
             strict=True,
         )
@@ -103,9 +104,10 @@ def joint_logits(logits: Tensor, centerness: Tensor) -> Tensor:
         centerness: (N, R) likewise logits.
 
     Returns:
-        (N, R, K) float32.
+        (N, R, K) float32, or float64 where logits are.
     """
-    log_scores = F.logsigmoid(logits.float()) + F.logsigmoid(centerness.float())[..., None]
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    log_scores = F.logsigmoid(logits.to(dtype)) + F.logsigmoid(centerness.to(dtype))[..., None]
     log_score = log_scores / 2
     return log_score - torch.log(-torch.expm1(log_score))
 

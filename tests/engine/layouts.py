@@ -155,6 +155,7 @@ CASES = {
     "slow": {
         f"{name} {'ignoring' if ignore else 'using'} padding": Case(
             {"loss_normalizer": block, "ignore_padding": ignore},
+            torch.float64,
             steps=3 if name == "MovingAverage" else 1,
         )
         for name, block in NORMALIZERS.items()

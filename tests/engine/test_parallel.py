@@ -90,9 +90,7 @@ def test_every_layout_gives_the_gradients_of_one_process(case, tolerance, layout
 @pytest.mark.parametrize("normalizer", ["MovingAverage", "Batch", "BatchByImage", "PerImage"])
 def test_every_normalizer_is_of_the_whole_batch(normalizer, padding, slow):
     layouts = [(1, 1), (1, 8), (2, 2), (3, 2), (4, 1)]
-    # GroupNorm sums in another order where images of a part have one size than where they differ;
-    # that both are the same function, the float64 case above shows to 1e-12.
-    check_layouts(slow["cases"][f"{normalizer} {padding} padding"], 5e-6, layouts)
+    check_layouts(slow["cases"][f"{normalizer} {padding} padding"], 1e-12, layouts)
 
 
 @pytest.mark.slow
