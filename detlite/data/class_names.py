@@ -64,9 +64,9 @@ def align_classes(
     if strange:
         common = [name for name in class_names if name in own]
         raise DataError(
-            f"{section}: '{dataset.name}' has {len(strange)} classes that {other} lacks: "
-            f"{listing(strange)}. It has {len(own)} ({listing(dataset.class_names)}), {other} has "
-            f"{len(known)} ({listing(class_names)}).\n"
+            f"{section}: {other} lacks {len(strange)} of the {len(own)} classes of "
+            f"'{dataset.name}': {listing(strange)}. It has {len(known)} ({listing(class_names)}), "
+            f"'{dataset.name}' has {len(own)} ({listing(dataset.class_names)}).\n"
             + (
                 f"    The data set's `classes: [{listing(common)}]` leaves out the other boxes."
                 if common

@@ -128,9 +128,8 @@ def test_test_data_with_other_classes_than_the_training_data(project, train):
     content["categories"][1]["name"] = "dice"
     project.write("test.json", content)
     message = mistake(train)
-    assert "data.test: 'test' has 2 classes (ball, dice)" in message
-    assert "the training data has 2 (ball, cube)" in message
-    assert "`classes: [...]`" in message
+    for fact in ("data.test", "'test'", "dice", "(ball, dice)", "(ball, cube)", "`classes: [ball]`"):
+        assert fact in message
 
 
 ONE_EPOCH = ["solver.max_iter=3", "data.aspect_ratio_grouping=false"]

@@ -217,7 +217,7 @@ def test_classes_that_the_model_lacks_are_refused_until_they_are_left_out(painte
     with pytest.raises(DataError) as error:
         build_datasets([block], "data.test", ["ball", "box"])
     told = str(error.value)
-    assert "data.test: 'val' has 1 classes that the training data lacks: dog." in told
+    assert "data.test: the training data lacks 1 of the 2 classes of 'val': dog." in told
     assert "`classes: [ball]` leaves out the other boxes" in told
     (dataset,) = build_datasets([Block(block, classes=["ball"])], "data.test", ["ball", "box"])
     assert dataset.class_names == ("ball", "box")

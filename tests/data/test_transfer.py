@@ -80,7 +80,8 @@ def test_a_full_shared_memory_is_an_error_that_names_it_and_the_remedies(tmp_pat
 def test_few_file_descriptors_are_an_error_that_names_the_limit(tmp_path, count):
     message = result_of(tmp_path, few_files, count)
     if isinstance(message, list):
-        assert count > 8  # there were enough
+        # There were enough: the faster a batch is taken, the fewer are open at a time.
+        assert count > 2
         return
     for fact in ("open files", "ulimit -n", "data.num_workers=0"):
         assert fact in message
