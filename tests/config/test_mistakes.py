@@ -128,7 +128,14 @@ def test_test_data_with_other_classes_than_the_training_data(project, train):
     content["categories"][1]["name"] = "dice"
     project.write("test.json", content)
     message = mistake(train)
-    for fact in ("data.test", "'test'", "dice", "(ball, dice)", "(ball, cube)", "`classes: [ball]`"):
+    for fact in (
+        "data.test",
+        "'test'",
+        "dice",
+        "(ball, dice)",
+        "(ball, cube)",
+        "`classes: [ball]`",
+    ):
         assert fact in message
 
 
