@@ -58,6 +58,13 @@ finally:
             assert "Traceback" not in done.stderr
 
 
+def test_an_option_of_another_tool_is_told_how_keys_are_written(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", "x.yaml", "--epochs", "3"])
+    with pytest.raises(SystemExit):
+        run_cli(lambda arguments: None, parser())
+    assert re.search(r"--epochs.*key\.path=value", capsys.readouterr().err, re.DOTALL)
+
+
 def test_what_is_printed_is_seen_at_once_through_a_pipe():
     program = """
 import argparse, os
