@@ -1,8 +1,14 @@
 """Every tool answers a question about its command line, or a wrong one, before it imports torch."""
 
 import pathlib
+import re
 import subprocess
 import sys
+
+import pytest
+
+from detlite.cli.train import parser
+from detlite.utils.cli import run_cli
 
 TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
 
