@@ -168,6 +168,20 @@ def test_the_package_keeps_to_its_floors():
     assert list(violations(ROOT)) == []
 
 
+MOST_LINES = 400
+
+
+def test_files_keep_to_the_limit_of_lines():
+    folders = ("detlite", "tools", "projects", "csrc")
+    suffixes = {".py", ".pyx", ".cpp", ".cu", ".h"}
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in suffixes]
+    # Cython writes its .cpp beside the .pyx.
+    written = [p for p in files if not (p.suffix != ".pyx" and p.with_suffix(".pyx").exists())]
+    counts = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in written}
+    assert counts
+    assert {name: count for name, count in counts.items() if count > MOST_LINES} == {}
+
+
 def test_the_walk_sees_the_package():
     modules = modules_of(ROOT)
     assert {"", "registry", "data", "data.build", "modeling.meta_arch.retinanet"} <= set(modules)

@@ -71,7 +71,7 @@ def _others_in(folder: str | os.PathLike[str]) -> str:
     folder = Path(folder)
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     others = [each for each in names if Path(each).suffix in _SUFFIXES]
-    return f"; in that folder are {', '.join(others[:_MAX_TOLD])}" if others else ""
+    return f"; in that folder: {', '.join(others[:_MAX_TOLD])}" if others else ""
 
 
 def _read(file: BinaryIO, path: str, name: str) -> Any:

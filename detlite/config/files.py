@@ -76,4 +76,4 @@ def _neighbors(path: Path) -> str:
         return ""
     if len(names) > 10:
         names = difflib.get_close_matches(path.name, names, n=10, cutoff=0.0)
-    return f"; in that folder are {', '.join(shorten(name) for name in names)}" if names else ""
+    return f"; in that folder: {', '.join(shorten(name) for name in names)}" if names else ""

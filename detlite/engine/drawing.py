@@ -106,7 +106,7 @@ def draw_images(
         raise UserError(f"cannot write into --output '{output}': {error}") from None
     logger.info("drew %d images into %s, see %s there", result.drawn, output, PREDICTIONS)
     if no_images:
-        logger.info("skipped %d files that are no images: %s", len(no_images), _listed(no_images))
+        logger.info("skipped files that are no images (%d): %s", len(no_images), _listed(no_images))
     if result.unreadable:
         logger.error(
             "%d of %d images could not be read: %s",

@@ -41,7 +41,7 @@ def images_of(images: Any) -> Iterable[ImageLike]:
 def is_one_image(images: Any) -> bool:
     """Whether this is one image, and not several."""
     if isinstance(images, str | Path):
-        return not Path(images).is_dir()
+        return images == "" or not Path(images).is_dir()  # Path("") is the present folder
     return isinstance(images, ImageLike)
 
 
@@ -71,7 +71,9 @@ def as_image_tensor(image: ImageLike, reader: ImageReader | None = None) -> Tens
         several = "; a list of them for several" if pixels.ndim == 4 else ""
         raise ValueError(f"{_RIGHT}{several}; got {_told(image)}")
     if not isinstance(pixels, Tensor):
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        # np.asarray of a Pillow image cannot be written to, which torch warns of.
+        pixels = np.require(pixels, requirements=["C", "W"])
+        pixels = torch.from_numpy(pixels).permute(2, 0, 1)
     return pixels.expand(3, -1, -1) if pixels.shape[0] == 1 else pixels[:3]
 
 

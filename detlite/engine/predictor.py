@@ -1,5 +1,6 @@
 """Detect objects on images, or classify them, with a trained model."""
 
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, overload
@@ -58,7 +59,8 @@ class Predictor:
     Raises:
         CheckpointError: The file cannot be read, or does not hold the whole model.
         ConfigError: Its config needs components that are not there.
-        ValueError: The score threshold is not in [0, 1], or the model is a classifier.
+        ValueError: The score threshold is not in [0, 1], or the model is a classifier; or the batch
+            size is not an integer of 1 or more.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class Predictor:
         self.model.to(self.device, memory_format=layout).eval()  # type: ignore[call-overload]
         self.transforms = build_transforms(self.config.data.test_transforms)
         self.reader = ImageReader.of(self.config.data)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
         self.batch_size = batch_size
         self._check(score_thresh)
         self.score_thresh = score_thresh
@@ -186,8 +190,8 @@ class Predictor:
     def _check(self, score_thresh: float | None) -> None:
         if score_thresh is None:
             return
-        if not 0 <= score_thresh <= 1:
-            raise ValueError(f"score_thresh must be in [0, 1], got {score_thresh}")
+        if not isinstance(score_thresh, numbers.Real) or not 0 <= score_thresh <= 1:
+            raise ValueError(f"score_thresh must be a number in [0, 1], got {score_thresh!r}")
         if _task_of(self.config.model) == "classification":
             raise ValueError("score_thresh is for detectors; a classifier gives all its scores")
 

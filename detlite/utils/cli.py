@@ -26,7 +26,11 @@ def run_cli(main: Callable[[argparse.Namespace], None], parser: argparse.Argumen
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     # Overrides may stand before and behind the options.
-    arguments = parser.parse_intermixed_args()
+    arguments, unknown = parser.parse_known_intermixed_args()
+    if unknown:
+        hint = "; a key of the config is written key.path=value, without dashes"
+        has_overrides = hasattr(arguments, "overrides")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint if has_overrides else ''}")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     try:

@@ -239,7 +239,7 @@ def test_a_missing_file_is_told_with_its_neighbours_and_the_name_that_the_user_g
 
 def test_a_folder_is_told_with_what_is_in_it(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(CheckpointError, match=r"is no file.*in that folder are model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is no file.*in that folder: model.safetensors"):
         read_weights_file(tmp_path)
 
 

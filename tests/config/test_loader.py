@@ -66,7 +66,7 @@ def test_a_block_with_another_name_replaces_that_of_the_base(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_base_: nope.yaml", r"x\.yaml:1: there is no file .*nope\.yaml; in that folder are x\.y"),
+        ("_base_: nope.yaml", r"x\.yaml:1: there is no file .*nope\.yaml; in that folder: x\.y"),
         ("\n_base_: [x.yaml]", r"x\.yaml:2: `_base_` goes round in a circle: .*x\.yaml -> .*x\.ya"),
         ("_base_: {a: b}", r"x\.yaml: `_base_` must be a path or a list of paths, got \{'a'"),
         ("_base_:", r"`_base_` must be a path or a list of paths, got None"),
@@ -97,7 +97,7 @@ def test_a_circle_over_several_files_is_told_in_full(write):
 
 def test_a_config_that_is_not_there_tells_its_neighbours(write):
     path = write("retinanet.yaml", "")
-    with pytest.raises(ConfigError, match=r"retina\.yaml; in that folder are retinanet\.yaml"):
+    with pytest.raises(ConfigError, match=r"retina\.yaml; in that folder: retinanet\.yaml"):
         load_config(path.with_name("retina.yaml"))
 
 

@@ -195,7 +195,7 @@ def test_a_checkpoint_of_other_classes_is_no_mistake_in_training_but_in_evaluati
 
 def test_a_checkpoint_that_is_not_there(train, resnet18):
     message = mistake(train, f"model.weights={resnet18.with_name('resnet.pth')}")
-    assert "resnet.pth; in that folder are resnet18.pth" in message
+    assert "resnet.pth; in that folder: resnet18.pth" in message
 
 
 def test_a_checkpoint_of_something_else(project, train):

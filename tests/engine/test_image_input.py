@@ -21,6 +21,7 @@ RGBA = np.concatenate([RGB, RGB[:, :, :1] // 2], axis=2)
         torch.from_numpy(GRAY),
         torch.from_numpy(GRAY)[None],
         torch.from_numpy(RGBA).permute(2, 0, 1),
+        np.asarray(Image.fromarray(RGB)),  # cannot be written to; a warning is an error here
         Image.fromarray(RGB),
         Image.fromarray(GRAY),
         Image.fromarray(RGBA),
@@ -64,6 +65,10 @@ def test_what_is_neither_one_image_nor_several_is_refused(images):
     assert not is_one_image(images)
     with pytest.raises(ValueError, match=f"got {type(images).__name__}"):
         images_of(images)
+
+
+def test_an_empty_path_is_no_folder():
+    assert is_one_image("")
 
 
 def test_a_folder_is_its_images_by_name(tmp_path):

@@ -146,6 +146,10 @@ def test_folders_iterators_pillow_images_and_a_score_thresh_are_taken(weights, t
             predictor(nothing)
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.5"):
         predictor(picture(), score_thresh=1.5)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got '0\.5'"):
+        predictor(picture(), score_thresh="0.5")
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
+        Predictor(weights, batch_size=0)
 
 
 def test_the_keys_of_image_files_in_the_checkpoint_reach_the_predictor(train, tmp_path):

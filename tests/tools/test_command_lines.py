@@ -1,8 +1,14 @@
 """Every tool answers a question about its command line, or a wrong one, before it imports torch."""
 
 import pathlib
+import re
 import subprocess
 import sys
+
+import pytest
+
+from detlite.cli.train import parser
+from detlite.utils.cli import run_cli
 
 TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
 
@@ -56,6 +62,13 @@ finally:
             assert done.returncode == 2, done.stderr
             assert words[tool.stem] in done.stderr
             assert "Traceback" not in done.stderr
+
+
+def test_an_option_of_another_tool_is_told_how_keys_are_written(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", "x.yaml", "--epochs", "3"])
+    with pytest.raises(SystemExit):
+        run_cli(lambda arguments: None, parser())
+    assert re.search(r"--epochs.*key\.path=value", capsys.readouterr().err, re.DOTALL)
 
 
 def test_what_is_printed_is_seen_at_once_through_a_pipe():

@@ -70,7 +70,7 @@ def test_an_unreadable_image_is_told_and_the_others_are_drawn(run_tool, weights,
     )
     assert code == 1
     *_, skipped, last = err.splitlines()
-    assert "skipped 1 files that are no images" in skipped
+    assert "skipped files that are no images (1)" in skipped
     assert "notes.txt" in skipped
     assert "1 of 4 images could not be read" in last
     assert "broken.jpg" in last
