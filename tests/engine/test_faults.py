@@ -157,6 +157,14 @@ def test_a_run_that_had_ended_early_ends_in_the_same_way_again(tmp_path, capsys)
     assert runs.metrics(tmp_path / "run") == lines
 
 
+def test_an_evaluation_that_cannot_write_its_results_is_refused_before_it_begins(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert train(tmp_path / "file", "--eval-only", "--weights", "nowhere.pth") == 2
+    told = capsys.readouterr().err
+    assert "file cannot be written to: File exists" in told
+    assert "nowhere.pth" not in told
+
+
 # ---- the output folder ------------------------------------------------------------------------
 
 
