@@ -201,7 +201,7 @@ def _abandon_iterator(error: BaseException) -> None:
     trace = error.__traceback__
     while trace is not None:
         iterator = trace.tb_frame.f_locals.get("self")
-        if hasattr(iterator, "_shutdown_workers"):
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown = True
         trace = trace.tb_next
 
