@@ -10,7 +10,7 @@ from .interop import PeerWeights, inference_weights
 from .load_report import LoadReport
 from .loading import LoadOptions, load_pretrained, read_pretrained
 from .reading import load_checkpoint, read_weights
-from .run_lock import RunLock, is_locked
+from .run_lock import RunLock, is_locked, make_output_dir
 
 __all__ = [
     "Checkpointer",
@@ -27,6 +27,7 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained",
     "load_weights",
+    "make_output_dir",
     "megabytes",
     "own_weights",
     "read_pretrained",

@@ -48,6 +48,7 @@ class RunLock:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = folder
         self.path = Path(folder).absolute() / LOCK_FILE
         self._taken = False
 
@@ -128,14 +129,11 @@ class RunLock:
         _held[self.path] = _Held(descriptor, (status.st_dev, status.st_ino), os.getpid())
 
     def _open(self) -> int:
+        make_output_dir(self.folder)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
-            raise ConfigError(
-                f"output_dir {self.path.parent} cannot be written to: {error.strerror or error}; "
-                "see who may, or name another one: output_dir=ANOTHER"
-            ) from error
+            raise _unusable(self.folder, error) from error
 
     def _try_for(self, descriptor: int, wait: float) -> bool:
         """Lock a file, within some seconds; False where the file system has no locks."""
@@ -170,6 +168,32 @@ class RunLock:
             f"another run goes on in output_dir {self.path.parent}: {text or 'of another process'}"
             "\n    Wait for its end, stop it, or name another folder: output_dir=ANOTHER"
         )
+
+
+def make_output_dir(folder: str | os.PathLike[str]) -> None:
+    """Make the output folder of a run, or see that it is there.
+
+    Raises:
+        ConfigError: It cannot be made or written to, or its name is empty or no text.
+    """
+    try:
+        name = os.fspath(folder)
+        if not name:
+            raise ValueError("its name is empty")
+        name.encode()  # the run's own files hold it, in UTF-8
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: str | os.PathLike[str], error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(
+        f"output_dir {Path(folder).absolute()} cannot be written to: {reason}; "
+        "see who may, or name another one: output_dir=ANOTHER"
+    )
 
 
 def is_locked(folder: str | os.PathLike[str]) -> bool | None:

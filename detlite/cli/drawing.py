@@ -12,6 +12,7 @@ from ..engine.drawing import (
     draw_dataset,
     draw_images,
 )
+from ..errors import UserError
 from ..utils.logger import setup_logger
 
 # Smaller pictures are enlarged by a whole factor, so that labels can be read.
@@ -21,6 +22,8 @@ MIN_SIDE = 480
 def run_command(arguments: argparse.Namespace) -> None:
     """Do what a checked command line says."""
     setup_logger()
+    if not arguments.output:
+        raise UserError("--output '' is empty; name a folder, or . for the present one")
     output = Path(arguments.output)
     check_output_folder(output)
     config = None

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..checkpoint import Checkpointer, RunLock, save_atomically
+from ..checkpoint import Checkpointer, RunLock, make_output_dir, save_atomically
 from ..config import Config, check_tree, read_tree
 from ..engine import (
     build_model,
@@ -116,6 +116,7 @@ def evaluate(config: Config, config_file: str) -> None:
         config.model["weights"] = str(final)
     if not config.data.test:
         raise ConfigError(f"--eval-only needs a data set under data.test in {config_file}")
+    on_main_process(lambda: make_output_dir(config.output_dir))
     loaders = build_test_loaders(config)
     dataset = loaders[0].dataset
     assert dataset is not None

@@ -175,9 +175,12 @@ def _start(loader: DataLoader[Any]) -> tuple[Iterator[Any], list[BaseProcess]]:
     try:
         with _signals_kept_from_workers():
             iterator = iter(loader)
-    except (OSError, RuntimeError) as error:
-        started = set(multiprocessing.active_children()) - before
-        _kill(list(started))
+    except BaseException as error:
+        # Whatever it is: at its exit Python would wait for them, and they ignore its SIGTERM.
+        _kill(list(set(multiprocessing.active_children()) - before))
+        _abandon_iterator(error)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         fault = Fault("worker_died", f"not started: {error}", None, None)
@@ -190,6 +193,17 @@ def _start(loader: DataLoader[Any]) -> tuple[Iterator[Any], list[BaseProcess]]:
         )
     _keep_deaths_from_torch(iterator)
     return iterator, list(workers)
+
+
+def _abandon_iterator(error: BaseException) -> None:
+    # An iterator that failed in its constructor tells its workers to end when it is collected, and
+    # waits for ever for a lock that a killed one has held; torch's own comment there says so.
+    trace = error.__traceback__
+    while trace is not None:
+        iterator = trace.tb_frame.f_locals.get("self")
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown = True
+        trace = trace.tb_next
 
 
 def _keep_deaths_from_torch(iterator: Any) -> None:

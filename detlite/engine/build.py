@@ -152,6 +152,7 @@ def _build_trainer(
             schedule=schedule,
             checkpointer=checkpointer,
             test_loaders=test_loaders,
+            batch_size=config.data.batch_size,
             config_yaml=config.to_yaml(),
             log_records=log_records,
             evaluate=partial(

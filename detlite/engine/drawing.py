@@ -168,6 +168,9 @@ def draw_dataset(
 def check_output_folder(output: Path) -> None:
     """Raise a UserError if a folder cannot be made of this, before hours are spent."""
     try:
+        os.fsencode(output)
+        if "\0" in str(output):
+            raise ValueError("its name has a NUL")
         existing = next(p for p in (output, *output.absolute().parents) if os.path.lexists(p))
         if not existing.is_dir():
             raise UserError(

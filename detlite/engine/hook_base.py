@@ -22,7 +22,7 @@ class HookBase:
             hook.after_backward(trainer)
             ...                         # the optimizer's step
             hook.after_step(trainer)
-        hook.after_interruption(trainer)  # if it was stopped while it waited for a batch
+        hook.after_interruption(trainer)  # if it was stopped while it waited or evaluated
         hook.after_train(trainer)       # if the run came to its end, also an early one
         hook.close(trainer)             # always
 
@@ -49,7 +49,11 @@ class HookBase:
         """After each step; ``trainer.metrics`` holds its losses."""
 
     def after_interruption(self, trainer: Trainer) -> None:
-        """After a stop between two steps; ``trainer.iter`` is the last that was done."""
+        """After a stop between two steps, or in a loop over test data.
+
+        ``trainer.iter`` is the last step that was done. Where ``trainer.unfinished_hook`` is set,
+        the resumed run first calls ``after_step`` of that hook and of those behind it.
+        """
 
     def after_restore(self, trainer: Trainer) -> None:
         """After the run has gone back to an earlier iteration, now ``trainer.start_iter``."""

@@ -12,6 +12,7 @@ HOOK_REGISTRY = Registry(
         "output_dir": "`output_dir`",
         "test_loaders": "`data.test`",
         "evaluate": "`test`",
+        "batch_size": "`data.batch_size`",
         "config_yaml": "the whole config",
         "log_records": "what was logged while the run was built",
     },

@@ -34,6 +34,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "results": trainer.results,
         "results_iter": trainer.results_iter,
         "lr_factor": trainer.lr_factor,
+        "unfinished_hook": trainer.unfinished_hook,
         "loader": gather_objects(loader_state()),
         "random": gather_objects(RandomState.capture().to_dict()),
     }
@@ -70,6 +71,9 @@ def load_state(trainer: Trainer, state: Mapping[str, Any]) -> RandomState | None
     trainer.results = dict(state.get("results", {}))
     trainer.results_iter = int(state.get("results_iter", -1))
     trainer.lr_factor = float(state.get("lr_factor", 1.0))
+    unfinished = state.get("unfinished_hook")
+    # A hook that the config has no more has nothing to finish, nor have those behind it.
+    trainer.unfinished_hook = unfinished if unfinished in dict(trainer.named_hooks()) else None
     if hasattr(trainer.loader, "load_state_dict"):
         trainer.loader.load_state_dict(state.get("loader", []))
     trainer.start_iter = trainer.iter = int(state["iteration"]) + 1

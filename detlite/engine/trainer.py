@@ -13,6 +13,7 @@ from ..structures import BatchShare
 from ..utils.distributed import sum_over_ranks
 from ..utils.events import MetricBuffer
 from ..utils.random_state import RandomState
+from ..utils.stopping import STOP, StopWaiting
 from . import run_state
 from .ema import ModelEMA
 from .hook_base import HookBase
@@ -20,10 +21,6 @@ from .parallel import backward_context, batch_shares, parallel_model, split_batc
 from .precision import Precision, autocast
 
 Batch = Sequence[Mapping[str, Any]]
-
-
-class StopWaiting(BaseException):
-    """Ends the wait for a batch; no ``Exception``, so that nothing takes it for a broken image."""
 
 
 class Trainer:
@@ -58,7 +55,8 @@ class Trainer:
         pictures: What hooks have drawn in this iteration for the writers, (H, W, 3) uint8 by name.
         results: What evaluation found last, by data set.
         results_iter: Iterations done when it did.
-        waits_for_data: Whether it is between two steps, and ``StopWaiting`` may end that.
+        unfinished_hook: The hook in whose ``after_step`` the run was stopped, if any; the resumed
+            run first calls it again, and those behind it.
         stop_reason: Why the run ends before ``max_iter``: "early", or "signal" to go on later.
         lr_factor: What going back to checkpoints has multiplied the learning rate by.
     """
@@ -107,7 +105,7 @@ class Trainer:
         self.results: dict[str, Any] = {}
         self.results_iter = -1
         self.stop_reason: Literal["early", "signal"] | None = None
-        self.waits_for_data = False
+        self.unfinished_hook: str | None = None
         self.lr_factor = 1.0
         self.checkpoint_requested = False
         self._batches: Iterator[Batch] | None = None
@@ -127,19 +125,24 @@ class Trainer:
             self._call("before_train")
             self._restore_rng()
             iteration = self.start_iter
-            while iteration < self.max_iter and self.stop_reason is None:
+            while self._goes_on(iteration):
+                if self.unfinished_hook is not None:
+                    self.iter = iteration - 1
+                    self._finish_step()
+                    continue
                 self.iter = iteration
                 self._call("before_step")
                 try:
                     self.run_step()
                 except StopWaiting:
-                    self._stop_between_steps(iteration)
+                    self.iter = iteration - 1
+                    self._stop_between_steps()
                     break
                 if self._lower_lr is not None:
                     self._restore_last(self._lower_lr)
                     iteration = self.start_iter
                     continue
-                self._call("after_step")
+                self._finish_step()
                 iteration += 1
             if self.stop_reason != "signal":
                 # Of a run that was interrupted between its last step and its end.
@@ -157,11 +160,8 @@ class Trainer:
         """One batch: forward, backward, step."""
         assert self._batches is not None
         start = time.perf_counter()
-        self.waits_for_data = True
-        try:
+        with STOP.waiting():
             self.batch = next(self._batches)
-        finally:
-            self.waits_for_data = False
         data_time = time.perf_counter() - start
         self._begin_step()
         self.metrics = self._forward_backward()
@@ -181,10 +181,28 @@ class Trainer:
         metrics = self.metrics if self.skip_reason is None else {}
         self.buffer.put({**metrics, "data_time": data_time})
 
-    def _stop_between_steps(self, iteration: int) -> None:
-        self.request_stop("signal")
-        if iteration > self.start_iter:
-            self.iter = iteration - 1
+    def _goes_on(self, iteration: int) -> bool:
+        if self.unfinished_hook is not None:
+            return self.stop_reason != "signal"
+        return self.stop_reason is None and iteration < self.max_iter
+
+    def _finish_step(self) -> None:
+        """Call ``after_step`` of the hooks, or of those that a stop has left."""
+        for name, hook in self.named_hooks():
+            if self.unfinished_hook not in (None, name):
+                continue
+            self.unfinished_hook = None
+            try:
+                hook.after_step(self)
+            except StopWaiting:
+                self.unfinished_hook = name
+                self._stop_between_steps()
+                return
+
+    def _stop_between_steps(self) -> None:
+        self.stop_reason = "signal"  # also where the run was to end with this step
+        # What was stopped before its first step is as its checkpoint has it.
+        if self.iter >= self.start_iter:
             self._call("after_interruption")
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..utils.distributed import is_main_process, world_size
+from ..utils.stopping import STOP
 
 LOG_PERIOD = 30.0
 """Seconds between two lines of the log."""
@@ -29,14 +30,17 @@ def with_progress(
             the time that is left is estimated.
         what: What is done with them, for the log.
         log_period: Seconds between two log lines.
+
+    Raises:
+        StopWaiting: The run was asked to stop, and a hook lets the loop be broken off.
     """
     if not is_main_process():
-        yield from loader
+        yield from STOP.obeyed(loader)
         return
     shown = tqdm(loader, desc=what, unit="batch") if sys.stderr.isatty() else loader
     num_images = 0
     start = last = time.perf_counter()
-    for num_batches, batch in enumerate(shown, start=1):
+    for num_batches, batch in enumerate(STOP.obeyed(shown), start=1):
         yield batch
         num_images += len(batch)
         now = time.perf_counter()

@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,8 +20,8 @@ T = TypeVar("T")
 # Seconds in which all processes must come up; machines import and read at different speeds.
 _MEETING_TIMEOUT = 600.0
 
-# The store of the group, while there is one, in which processes write what they have told the user.
-_said_by: list[Any] = []
+# The store of the group, while there is one: what processes have told the user and each other.
+_store: list[Any] = []
 
 
 def world_size() -> int:
@@ -67,7 +68,7 @@ def setup_distributed(device_type: str, timeout: float) -> None:
     store = dist.PrefixStore(_agree_on_name(store, own, number, patience), store)
     within = timedelta(seconds=timeout)
     dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=within)
-    _said_by.append(store)
+    _store.append(store)
 
 
 def _agree_on_name(store: "dist.Store", own: int, number: int, timeout: float) -> str:
@@ -105,7 +106,7 @@ def _agree_on_name(store: "dist.Store", own: int, number: int, timeout: float) -
 def leave_distributed() -> None:
     """Leave the group that ``setup_distributed`` has joined."""
     if dist.is_available() and dist.is_initialized():
-        _said_by.clear()
+        _store.clear()
         dist.destroy_process_group()
 
 
@@ -122,15 +123,30 @@ def is_first_to_say(text: str) -> bool:
     """Whether a process is the first to say something: all may find the same mistake at once."""
     if not is_launched():
         return True
-    if not _said_by:
+    if not _store:
         # Not connected yet; the processes of a machine have read the same files.
         return local_rank() == 0
     me = str(rank())
     try:
-        said = _said_by[0].compare_set(f"said {text}", "", me)
+        said = _store[0].compare_set(f"said {text}", "", me)
     except RuntimeError:  # torchrun has ended
         return True
     return bool(said.decode() == me)
+
+
+def tell_ranks(topic: str) -> None:
+    """Let every process know of something at its next ``was_told``; nobody waits for anybody."""
+    if _store:
+        with suppress(RuntimeError):  # torchrun has ended
+            _store[0].set(f"told {topic}", "")
+
+
+def was_told(topic: str) -> bool:
+    """Whether one of the processes has told of it, where ``setup_distributed`` joined them."""
+    try:
+        return bool(_store) and bool(_store[0].check([f"told {topic}"]))
+    except RuntimeError:  # torchrun has ended
+        return False
 
 
 def on_main_process(work: Callable[[], T]) -> T:

@@ -161,6 +161,22 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
         RunLock(tmp_path / "file").acquire()
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "a\ud800b", "n" * 256, "file/below", "loop"])
+def test_an_odd_name_of_a_folder_is_an_error_that_says_why(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=r"cannot be written to: .*output_dir=ANOTHER"):
+        RunLock(name).acquire()
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_an_odd_name_of_a_folder_that_the_file_system_takes_works(tmp_path):
+    for name in ("größe", "two\nlines", "n" * 255):
+        with RunLock(tmp_path / name):
+            assert (tmp_path / name / ".lock").is_file()
+
+
 def test_whether_a_run_goes_on_is_told_without_taking_its_lock(tmp_path, child):
     assert is_locked(tmp_path) is None  # no run ever
     with RunLock(tmp_path):

@@ -87,6 +87,24 @@ def test_few_file_descriptors_are_an_error_that_names_the_limit(tmp_path, count)
         assert fact in message
 
 
+def test_workers_end_when_others_cannot_be_started_whatever_the_error(tmp_path, monkeypatch):
+    # Python waits for its children at the exit, and these ignore the SIGTERM that it sends.
+    context, started = multiprocessing.get_context("fork").Process, []
+
+    def start(worker):
+        if started:
+            raise ImportError("no file to read a module from")
+        context.start(worker)
+        started.append(worker)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", start)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ImportError):
+        next(iter(loader_of(FaultyDataset(tmp_path, 12), num_workers=2)))
+    assert started
+    assert set(multiprocessing.active_children()) == before
+
+
 def test_a_stop_is_obeyed_while_a_stopped_worker_is_waited_for(tmp_path):
     class Stopped(BaseException):
         pass

@@ -13,7 +13,8 @@ import pytest
 
 from detlite.checkpoint import RunLock
 from detlite.config.loader import import_component
-from detlite.engine.hooks import stop_signals
+from detlite.engine.hooks import stop_signals, validation_loss
+from detlite.evaluation import COCOEvaluator
 
 runs = import_component(str(pathlib.Path(__file__).with_name("fault_runs.py")), "the tests")
 train, checkpoints, whole = runs.run_train_net, runs.checkpoints, runs.whole
@@ -43,6 +44,51 @@ def test_a_signal_ends_the_run_after_the_step_and_it_goes_on_exactly(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert train(tmp_path / "run", "--resume") == 0
     assert runs.differences(whole, tmp_path / "run") == []
+
+
+def interrupt_once(monkeypatch, owner, name, number, call):
+    """Send a signal to this process within one call of a function, counted from 1."""
+    function, calls = getattr(owner, name), []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_evaluation_after_its_batch_and_resume_repeats_it(
+    number, whole, tmp_path, monkeypatch, capsys
+):
+    interrupt_once(monkeypatch, COCOEvaluator, "process", number, call=1)
+    run = tmp_path / "run"
+    assert train(run, "test.batch_size=1") == 75
+    told = capsys.readouterr().err
+    assert "stopping in Evaluation, which --resume repeats, after iteration 5" in told
+    assert "stopped after iteration 5; --resume goes on" in told
+    assert checkpoints(run)[-1] == 5
+    assert not list(run.glob("inference/**/*.json"))
+    assert "bbox/AP" not in runs.metrics(run)[-1]
+    assert json.loads((run / "summary.json").read_text())["iterations"] == 6
+    assert train(run, "--resume") == 0
+    assert runs.differences(whole, run) == []
+
+
+def test_a_signal_ends_the_validation_loss_and_nothing_is_measured_twice(
+    tmp_path, monkeypatch, capsys
+):
+    keys = ["test.eval_period=2", "train.hooks=[{name: ValidationLoss}]", "test.batch_size=1"]
+    assert train(tmp_path / "whole", *keys) == 0
+    interrupt_once(monkeypatch, validation_loss, "_losses_of", signal.SIGTERM, call=3)
+    assert train(tmp_path / "run", *keys) == 75
+    assert checkpoints(tmp_path / "run")[-1] == 3
+    assert "stopping in ValidationLoss" in capsys.readouterr().err
+    assert train(tmp_path / "run", *keys, "--resume") == 0
+    assert runs.differences(tmp_path / "whole", tmp_path / "run") == []
+    assert capsys.readouterr().err.count("inference done") == 1  # the last; its first two are kept
 
 
 def test_sigusr1_writes_a_checkpoint_and_the_run_goes_on(whole, tmp_path, capsys):
@@ -109,6 +155,14 @@ def test_a_run_that_had_ended_early_ends_in_the_same_way_again(tmp_path, capsys)
     assert train(tmp_path / "run", *overrides, "--resume") == 0
     assert runs.compare_checkpoints(expected, final)[1] == []
     assert runs.metrics(tmp_path / "run") == lines
+
+
+def test_an_evaluation_that_cannot_write_its_results_is_refused_before_it_begins(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert train(tmp_path / "file", "--eval-only", "--weights", "nowhere.pth") == 2
+    told = capsys.readouterr().err
+    assert "file cannot be written to: File exists" in told
+    assert "nowhere.pth" not in told
 
 
 # ---- the output folder ------------------------------------------------------------------------

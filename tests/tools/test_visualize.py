@@ -132,6 +132,15 @@ def test_an_output_that_is_a_file_is_told_before_anything_is_read(run_tool, tmp_
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "a\ud800b"])
+def test_an_output_that_no_file_can_be_called_is_told_before_anything_is_read(run_tool, name):
+    code, _, err = run_tool(
+        "visualize", "--weights", "nowhere.pth", "--input", "a.jpg", "--output", name
+    )
+    assert code == 2
+    assert err.startswith("error: --output '")
+
+
 FLOATS = "data.train_transforms=[{name: ResizeShortestEdge, min_size: 90, method: interpolate}]"
 
 

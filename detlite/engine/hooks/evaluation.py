@@ -9,6 +9,7 @@ from torch import nn
 from ...errors import ConfigError, did_you_mean
 from ...ranges import NonNegativeInt
 from ...utils.random_state import RandomState
+from ...utils.stopping import STOP
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
 from ..trainer import Trainer
@@ -86,11 +87,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Afterwards every module has the training mode, and every generator the state, of before.
 
     A loader draws a number when it begins: a run shall not depend on how often it is evaluated.
+    So a loop over test data within it can be broken off, and done again by the resumed run.
     """
     modes = [(module, module.training) for module in model.modules()]
     state = RandomState.capture()
     try:
-        yield
+        with STOP.breakable():
+            yield
     finally:
         # The attribute itself: train() would also set children, and frozen layers override it.
         for module, mode in modes:

@@ -70,7 +70,8 @@ class RunSummary(HookBase):
         self._done = trainer.iter + 1
         if trainer.summary is not None and "time" in trainer.summary:
             self._step_seconds.append(trainer.summary["time"])
-        self._images_per_step = len(trainer.batch) * world_size()
+        if trainer.batch:  # a resumed run may begin with an evaluation
+            self._images_per_step = len(trainer.batch) * world_size()
         if trainer.results_iter != trainer.iter + 1:
             return
         for name, value in flatten_results(trainer.results).items():
@@ -78,6 +79,10 @@ class RunSummary(HookBase):
             if math.isfinite(value) and (best is None or _is_better(name, value, best["value"])):
                 self.best[name] = {"value": value, "iteration": trainer.iter}
         self._write(trainer, "running")
+
+    def after_interruption(self, trainer: Trainer) -> None:
+        """Count the last step, also where its evaluation was broken off."""
+        self._done = trainer.iter + 1
 
     def after_restore(self, trainer: Trainer) -> None:
         """Count it."""

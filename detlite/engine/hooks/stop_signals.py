@@ -8,10 +8,11 @@ import time
 from types import FrameType
 from typing import Any
 
-from ...utils.distributed import max_over_ranks, world_size
+from ...utils.distributed import max_over_ranks
+from ...utils.stopping import STOP
 from ..hook_base import HookBase
 from ..registries import HOOK_REGISTRY
-from ..trainer import StopWaiting, Trainer
+from ..trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +28,19 @@ class StopSignals(HookBase):
     A second Ctrl-C ends it at once, and loses what came after the last checkpoint. Of several
     processes it is enough that one gets the signal: they agree on it after each step. A single
     process that waits for a batch does not wait any longer, and the last step is the one before.
+    An evaluation ends after its present batch, and the resumed run does it again.
     """
 
     def __init__(self) -> None:
         self._stop = self._save = 0
         self._stop_time = 0.0
         self._previous: dict[int, Any] = {}
-        self._trainer: Trainer | None = None
 
     def before_train(self, trainer: Trainer) -> None:
         """Take over the signals, where Python lets us."""
         if threading.current_thread() is not threading.main_thread():
             return
-        self._trainer = trainer
+        STOP.asked = False
         for number in _STOP:
             self._previous[number] = signal.signal(number, self._on_stop)
         if hasattr(signal, "SIGUSR1"):  # Windows has none
@@ -59,15 +60,19 @@ class StopSignals(HookBase):
 
     def after_interruption(self, trainer: Trainer) -> None:
         """Say why the run ends here."""
-        name = signal.Signals(self._stop).name
-        logger.info("%s: stopping while waiting for data, after iteration %d", name, trainer.iter)
+        (stop,) = max_over_ranks([self._stop])
+        name = signal.Signals(stop).name
+        where = "while waiting for data"
+        if trainer.unfinished_hook is not None:
+            where = f"in {trainer.unfinished_hook.partition('.')[0]}, which --resume repeats"
+        logger.info("%s: stopping %s, after iteration %d", name, where, trainer.iter)
 
     def close(self, trainer: Trainer) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
-        self._trainer = None
+        STOP.asked = False
 
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
@@ -77,9 +82,7 @@ class StopSignals(HookBase):
             # Not the logger: it may be writing at this very moment.
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
             self._stop, self._stop_time = number, now
-        # Several processes must end with the same step.
-        if self._trainer is not None and self._trainer.waits_for_data and world_size() == 1:
-            raise StopWaiting
+        STOP.ask()
 
     def _on_save(self, number: int, _: FrameType | None) -> None:
         self._save = 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...evaluation.progress import with_progress
 from ...ranges import NonNegativeInt
 from ...structures import BatchShare
-from ...utils.distributed import gather_objects, sum_over_ranks
+from ...utils.distributed import gather_objects
 from ..parallel import sync_model
 from ..precision import autocast
 from ..registries import HOOK_REGISTRY
@@ -33,13 +33,15 @@ class ValidationLoss(Measurement):
 
     Args:
         test_loaders: The test data.
+        batch_size: Images of a step, of all processes together.
         period: Iterations between measurements; null: with every evaluation; 0: at the end only.
     """
 
     def __init__(
-        self, *, test_loaders: Sequence[Any], period: NonNegativeInt | None = None
+        self, *, test_loaders: Sequence[Any], batch_size: int, period: NonNegativeInt | None = None
     ) -> None:
         self.test_loaders = test_loaders
+        self.batch_size = batch_size
         self.period = period
 
     def is_due(self, trainer: Trainer) -> bool:
@@ -53,13 +55,12 @@ class ValidationLoss(Measurement):
         """Measure where it is due."""
         if not self.test_loaders or not self.is_due(trainer):
             return
-        batch_size = int(sum_over_ranks(torch.tensor(len(trainer.batch))))
         results = {}
         with untouched(trainer.model), trainer.inference_weights(), _buffers_kept(trainer.model):
             sync_model(trainer.model)  # batch norms have seen other images on each rank
             trainer.model.eval()
             for loader in self.test_loaders:
-                losses = _mean_losses(trainer, loader, batch_size)
+                losses = _mean_losses(trainer, loader, self.batch_size)
                 results[loader.dataset.name] = {TASK: losses}
         self.put(trainer, results)
 

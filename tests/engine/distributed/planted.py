@@ -98,3 +98,31 @@ class FailingEvaluator(DatasetEvaluator):
             raise RuntimeError(f"planted in rank {rank()}")
         gather_objects(None)
         return {"none": {"AP": 0.0}}
+
+
+@EVALUATOR_REGISTRY.register
+class StoppedEvaluator(DatasetEvaluator):
+    """One rank gets SIGTERM with its first batch, once in the life of an output folder.
+
+    Args:
+        dataset: The ground truth.
+        output_dir: Where files would be written.
+        rank: The process.
+    """
+
+    def __init__(self, *, dataset, output_dir, rank: int) -> None:
+        self.rank = rank
+        self.marker = Path(output_dir).parents[1] / "stopped_evaluation"
+
+    def reset(self):
+        """Nothing to forget."""
+
+    def process(self, inputs, outputs):
+        """Ask for a stop."""
+        if rank() == self.rank and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def evaluate(self):
+        """A number that tells that it came to its end."""
+        return {"stopped": {"done": 1.0}}

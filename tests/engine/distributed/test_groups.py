@@ -121,6 +121,26 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_in_the_same_bits(g
     assert len(lines[0]) >= 3
 
 
+def test_a_signal_to_one_process_ends_the_evaluation_of_all_and_resume_repeats_it(groups):
+    # Rank 1 has fewer images, and waits for the other: it must not be left in a collective.
+    keys = ["solver.max_iter=3", "test.eval_period=2", "train.log_period=1"]
+    keys.append("test.evaluators=[{name: COCOEvaluator}, {name: StoppedEvaluator, rank: 0}]")
+    ended = groups.run(2, *keys)
+    check(ended, 75, 75)
+    assert (
+        ended.text.count("stopping in Evaluation, which --resume repeats, after iteration 1") == 1
+    )
+    assert (groups.folder / "run" / "model_0000001.pth").is_file()
+    assert len(metrics(groups.folder / "run")) == 1
+    ended = groups.run(2, *keys, "--resume")
+    check(ended, 0, 0)
+    lines = metrics(groups.folder / "run")
+    assert [line["iteration"] for line in lines] == [0, 1, 2]
+    for line in lines[1:]:
+        assert line["shapes_9/stopped/done"] == line["shapes_8/stopped/done"] == 1
+        assert "shapes_9/bbox/AP" in line
+
+
 @pytest.mark.slow
 def test_one_process_asks_for_a_checkpoint(groups):
     fault = FAULT.format("SIGUSR1", 1, 2)
