@@ -20,8 +20,9 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from limits import run_command_line, run_within_limits
 
-from detlite import UserError, build_model, load_config
+from detlite import Config, UserError, build_model, load_config
 from detlite.config import read_tree
+from detlite.engine.run_files import flatten_config
 from detlite.registry import filled_registries
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,7 +34,9 @@ VALUES = [
     *("1e-400", ".inf", "-.inf", ".nan", "1e308", "-0.0", "9223372036854775807", "1e9", "'5'"),
     *(str(2**63), "9" * 400, "1000000000", "0x1F", "[[[[]]]]", "'\\0'", '"\\ud800"', "*a"),
     *("-5000000000", "0.5", "[null]", "x" * 5000, "[" * 200, "&a [*a]", "~", "2020-01-01"),
-    *("/dev/zero", "!!x 1"),
+    *("/dev/zero", "!!x 1", "${seed}", "${oc.env:HOME}", "{{ x }}", "!include x", "1_000", "0o17"),
+    *("017", "12:30:45", "Yes", "NULL", "True", ".5", "+1", "5.", "1e5", "'true'", "<<: {a: 1}"),
+    *("\ufeff1", "1\u00a0", "\u0661", "[1, [2], {}]", "{a: {b: 1}}", "null null", "# 1", "? 1"),
 ]  # fmt: skip
 
 
@@ -158,6 +161,9 @@ def problem_of(mutation: Mutation, build: bool) -> str:
         wrong = difference(value_at(tree.values, mutation.key), config.to_dict(), mutation.key)
         if wrong:
             return wrong
+        lost = other_changes(mutation, config)
+        if lost:
+            return lost
     if build:
         try:
             config.device, config.model["weights"] = "cpu", ""
@@ -175,6 +181,26 @@ def problem_of_message(text: str, mutation: Mutation) -> str:
     last = (mutation.key or "").rpartition(".")[2]
     named = last.isdigit() or last in text or pathlib.Path(mutation.file).name in text
     return "" if named else f"the message does not name '{last}': {text[:300]}"
+
+
+def other_changes(mutation: Mutation, config: Config) -> str:
+    """What one override has changed besides its key, and besides the block that it names."""
+    assert mutation.key is not None
+    if not mutation.overrides:
+        return ""
+    before, after = (
+        flatten_config(each.to_dict()) for each in (load_config(mutation.file), config)
+    )
+    allowed = mutation.key.removesuffix(".name")
+    missing = object()
+    lost = [
+        key
+        for key in before.keys() | after.keys()
+        if before.get(key, missing) != after.get(key, missing)
+        and not f"{key}.".startswith(f"{allowed}.")
+        and not f"{allowed}.".startswith(f"{key}.")
+    ]
+    return f"{mutation.key} has changed {', '.join(sorted(lost))}" if lost else ""
 
 
 def value_at(values: object, key: str) -> object:
@@ -203,7 +229,9 @@ def _shows(found: object, given: object) -> bool:
     # null switches a list or a section off.
     switched_off = given is None and (found == [] or isinstance(found, dict))
     same_kind = (type(given) is bool) == (type(found) is bool)
-    return switched_off or (same_kind and found == given)
+    # A key of floats holds the nearest one.
+    rounded = isinstance(found, float) and type(given) is int and found == float(given)
+    return switched_off or rounded or (same_kind and found == given)
 
 
 def failures(count: int, seed: int, built: float = BUILT) -> list[str]:
