@@ -115,6 +115,7 @@ def _build_trainer(
     config = scale_to_batch(config)
     if config.train.deterministic:
         use_deterministic_algorithms()
+    logger.info("reading the annotations of data.train and data.test")
     datasets = build_datasets(config.data.train, "data.train")
     check_class_count(config.data, datasets[0])
     class_names = datasets[0].class_names

@@ -4,6 +4,7 @@ Places and pixels are drawn from two streams of random numbers, so that boxes ar
 rendering. An image depends on nothing but its seed, its index and the options.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -115,10 +116,10 @@ def _place(rng: Generator, class_index: int, layout: Layout, others: list[Shape]
         centre_x = rng.uniform(margin, max(width - margin, margin + 1.0))
         centre_y = rng.uniform(margin, max(height - margin, margin + 1.0))
         angle, squeeze = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.75, 1.0)
-        centre = np.array([centre_x, centre_y])
-        reach = np.concatenate([centre - radius, centre + radius])
-        if _covers(reach, others, layout.max_cover):
+        reach = (centre_x - radius, centre_y - radius, centre_x + radius, centre_y + radius)
+        if any(_covers(reach, shape.box.tolist(), layout.max_cover) for shape in others):
             continue
+        centre = np.array([centre_x, centre_y])
         contours = _contours(class_index, centre, radius, angle, squeeze)
         coverage = _rasterize(contours, layout.image_size)
         # A pixel belongs to the box if the shape covers at least half of it.
@@ -128,15 +129,13 @@ def _place(rng: Generator, class_index: int, layout: Layout, others: list[Shape]
     return None
 
 
-def _covers(reach: np.ndarray, others: list[Shape], max_cover: float) -> bool:
-    if not others:
-        return False
-    boxes = np.array([shape.box for shape in others])
-    sides = np.minimum(reach[2:], boxes[:, 2:]) - np.maximum(reach[:2], boxes[:, :2])
-    overlap = sides.clip(min=0.0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    smaller = np.minimum(areas, (reach[2:] - reach[:2]).prod())
-    return bool((overlap > max_cover * smaller).any())
+def _covers(reach: Sequence[float], box: Sequence[float], max_cover: float) -> bool:
+    """Whether two boxes share too much; numbers of Python, since there are few and often."""
+    left, top, right, bottom = reach
+    x0, y0, x1, y1 = box
+    overlap = max(min(right, x1) - max(left, x0), 0.0) * max(min(bottom, y1) - max(top, y0), 0.0)
+    smaller = min((x1 - x0) * (y1 - y0), (right - left) * (bottom - top))
+    return overlap > max_cover * smaller
 
 
 def _contours(
