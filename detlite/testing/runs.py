@@ -56,6 +56,7 @@ class _Run:
                 log_records=[],
                 test_loaders=[],
                 evaluate=lambda model: {},
+                batch_size=1,
                 schedule=schedule,
                 checkpointer=self.checkpointer,
             )
