@@ -76,12 +76,12 @@ def test_a_full_shared_memory_is_an_error_that_names_it_and_the_remedies(tmp_pat
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-@pytest.mark.parametrize("count", [2, 5, 8, 11, 14])
+@pytest.mark.parametrize("count", [0, 2, 5, 8, 11, 14])
 def test_few_file_descriptors_are_an_error_that_names_the_limit(tmp_path, count):
     message = result_of(tmp_path, few_files, count)
     if isinstance(message, list):
         # There were enough: the faster a batch is taken, the fewer are open at a time.
-        assert count > 2
+        assert count > 0
         return
     for fact in ("open files", "ulimit -n", "data.num_workers=0"):
         assert fact in message
