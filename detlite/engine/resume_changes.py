@@ -51,6 +51,7 @@ RULES = (
     Rule("model.backbone.avg_down", "refused", "another architecture"),
     Rule("model.box_coder*", "refused", "the weights predict boxes in the checkpoint's code"),
     Rule("model.anchor_generator*", "refused", "the weights predict for the checkpoint's anchors"),
+    Rule("model.preprocessor", "refused", "the weights expect the checkpoint's input"),
     Rule("model.preprocessor.name", "refused", "the weights expect the checkpoint's input"),
     Rule("model.preprocessor.mean", "refused", "the weights expect the checkpoint's input"),
     Rule("model.preprocessor.std", "refused", "the weights expect the checkpoint's input"),

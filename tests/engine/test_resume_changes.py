@@ -117,6 +117,7 @@ def test_going_back_after_a_change_lowers_the_new_rate(resume):
         ("model.head.num_convs=2", "model.head.num_convs: 1 -> 2"),
         ("model.neck={name: PAFPN, out_channels: 16}", "model.neck.name: FPN -> PAFPN"),
         ("model.anchor_generator.aspect_ratios=[2.0]", "aspect_ratios: [1.0] -> [2.0]"),
+        ("model.preprocessor=null", "model.preprocessor: {name: ImageNormalizer"),
     ],
 )
 def test_what_cannot_be_applied_is_refused_with_the_remedy(resume, tmp_path, override, named):
